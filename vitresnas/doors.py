@@ -1,0 +1,77 @@
+"""What every command shares: errors of ours in one sentence, exit codes, JSON on stdout alone."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitresnas.errors import InputError, StorageError, VitresnasError
+from vitresnas.files import storage_errors
+
+INTERRUPTED = 130
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+def door(main: Main) -> Callable[..., int]:
+    """Make `main(argv=None) -> int` end with one sentence and an exit code, never a traceback.
+
+    0 done, 2 bad usage or input, 3 unreachable target, 4 target missed, 130 interrupted.
+    """
+
+    @functools.wraps(main)
+    def guarded(argv: Sequence[str] | None = None) -> int:
+        try:
+            try:
+                return main(argv)
+            except OSError as error:
+                if error.errno == errno.EPIPE:  # `vitresnas ... | head`: nobody listens any more
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    return 0
+                with storage_errors(Path(error.filename or "the output")):
+                    raise
+        except VitresnasError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            print("interrupted: run the same command again to continue", file=sys.stderr)
+            return INTERRUPTED
+
+    return guarded
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that keeps the layout of examples and prints usage errors in our words."""
+
+    def __init__(self, *, example: str, **options: Any) -> None:
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=f"example:\n  {example}",
+            allow_abbrev=False,
+            **options,
+        )
+
+    def error(self, message: str) -> Any:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """The result for programs: one JSON document on stdout."""
+    try:
+        print(json.dumps(document, indent=1, allow_nan=False), flush=True)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        raise StorageError(f"cannot write the result to stdout ({error.strerror})") from error
+
+
+def say(message: str = "") -> None:
+    """A line for people: stderr, so that stdout stays clean for --json."""
+    print(message, file=sys.stderr, flush=True)

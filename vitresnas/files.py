@@ -1,0 +1,263 @@
+"""JSON in and out: a schema line, a checksum, helpful errors, and writes that cannot be half done.
+
+A document is one JSON object that begins with `"schema": "vitresnas/<kind>/<version>"`; its other
+keys are sorted, and `checksum` is the SHA-256 of everything else. Callers validate fields with
+`Fields`, which names the file and the field in every complaint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vitresnas.errors import FileFormatError, InputError, StorageError
+
+JsonObject = dict[str, Any]
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a folder that cannot be written into one sentence naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise StorageError(
+                f"no space left to write {path}: free some space or choose another folder, "
+                "then run the same command again; earlier results are untouched"
+            ) from error
+        if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)):
+            raise StorageError(
+                f"cannot write {path} ({error.strerror}): choose a folder you may write to"
+            ) from error
+        raise
+
+
+def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replace `path` by `content` in one step: a reader sees the old file or the new one."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Hand out a temporary path beside `path`; on success it becomes `path`, else it is removed.
+
+    Raises StorageError where the disk is full; what stood at `path` before is then untouched.
+    """
+    target = Path(path)
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            # mkstemp makes private files; what we leave behind follows the user's umask.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def append_line(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+    """Append one JSON object as one line and flush it to the disk.
+
+    A line that a full disk cut short is taken back, so that the log stays readable.
+    """
+    target = Path(path)
+    line = (json.dumps(record, sort_keys=True, allow_nan=False) + "\n").encode()
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("ab") as file:
+            size = file.tell()
+            try:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.truncate(target, size)
+                raise
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[JsonObject]:
+    """Read a log of JSON lines; a last line that was cut short by a crash is removed and ignored.
+
+    Raises FileFormatError for a broken line anywhere else.
+    """
+    target = Path(path)
+    if not target.exists():
+        return []
+    content = target.read_bytes()
+    whole, _, torn = content.rpartition(b"\n")
+    if torn:
+        os.truncate(target, len(content) - len(torn))
+    records = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise FileFormatError(
+                f"line {number} of {target} is not JSON ({error}): remove the file to start afresh"
+            ) from error
+    return records
+
+
+def digest(value: object) -> str:
+    """The SHA-256 of a JSON value in canonical form, as hexadecimal digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def to_text(kind: str, payload: Mapping[str, Any], version: int = 1) -> str:
+    """The document of `payload` as text: schema first, other keys sorted, checksum included."""
+    for reserved in ("schema", "checksum"):
+        if reserved in payload:
+            raise ValueError(f"{reserved!r} is written by vitresnas.files, not by its callers")
+    body = dict(payload)
+    body["checksum"] = digest({"schema": _schema(kind, version), **payload})
+    # Sort at every depth, then put the schema line on top.
+    ordered = json.loads(json.dumps(body, sort_keys=True, allow_nan=False))
+    return json.dumps({"schema": _schema(kind, version), **ordered}, indent=1) + "\n"
+
+
+def write_json(
+    path: str | os.PathLike[str], kind: str, payload: Mapping[str, Any], version: int = 1
+) -> None:
+    """Write `payload` as a `kind` document, atomically."""
+    atomic_write(path, to_text(kind, payload, version).encode())
+
+
+def read_json(path: str | os.PathLike[str], kind: str, version: int = 1) -> JsonObject:
+    """Read a `kind` document; schema and checksum are verified and taken off.
+
+    Files written by hand may leave the checksum out. Raises FileFormatError or InputError.
+    """
+    target = Path(path)
+    try:
+        text = target.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"there is no file {target}: check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"cannot read {target} ({error}): expected a JSON file") from error
+    return from_text(text, kind, version, where=str(target))
+
+
+def from_text(text: str, kind: str, version: int = 1, *, where: str = "the text") -> JsonObject:
+    """Parse a `kind` document from text; see `read_json`."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise FileFormatError(f"{where} is not JSON ({error}): write it again") from error
+    if not isinstance(document, dict):
+        raise FileFormatError(
+            f"{where} holds a JSON {type(document).__name__}, expected an object with a schema"
+        )
+    found = document.pop("schema", None)
+    if found != _schema(kind, version):
+        raise FileFormatError(
+            f'{where} has schema {found!r}, expected "{_schema(kind, version)}": '
+            f"give a {kind} file, or add that schema line to one written by hand"
+        )
+    checksum = document.pop("checksum", None)
+    if checksum is not None and checksum != digest({"schema": found, **document}):
+        raise FileFormatError(
+            f"{where} was changed after it was written (its checksum does not match): "
+            'make it anew, or remove its "checksum" line if you changed it on purpose'
+        )
+    return document
+
+
+def _schema(kind: str, version: int) -> str:
+    return f"vitresnas/{kind}/{version}"
+
+
+class Fields:
+    """Typed access to a JSON object that complains with the place, the field and its value.
+
+    `done()` refuses fields that nobody asked for, so a misspelled name is found at once.
+    """
+
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            raise FileFormatError(f"{where} is {value!r}, expected an object with named fields")
+        self._value: JsonObject = value
+        self._where = where
+        self._seen: set[str] = set()
+
+    def take(self, name: str, *, default: Any = ...) -> Any:
+        """The raw value of a field; without a default the field must be there."""
+        self._seen.add(name)
+        if name in self._value:
+            return self._value[name]
+        if default is ...:
+            raise FileFormatError(f'{self._where} lacks the field "{name}": add it')
+        return default
+
+    def integer(self, name: str, *, minimum: int = 1, default: Any = ...) -> int:
+        value = self.take(name, default=default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise self.wrong(name, value, f"a whole number of at least {minimum}")
+        return value
+
+    def number(self, name: str, *, minimum: float = -math.inf, default: Any = ...) -> float:
+        value = self.take(name, default=default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < minimum:
+            raise self.wrong(name, value, f"a number of at least {minimum}")
+        return float(value)
+
+    def text(self, name: str, *, choices: tuple[str, ...] = (), default: Any = ...) -> str:
+        value = self.take(name, default=default)
+        if not isinstance(value, str) or (choices and value not in choices):
+            raise self.wrong(name, value, f"one of {', '.join(choices)}" if choices else "text")
+        return value
+
+    def integers(self, name: str, *, minimum: int = 1, default: Any = ...) -> tuple[int, ...]:
+        value = self.take(name, default=default)
+        right = isinstance(value, (list, tuple)) and all(
+            isinstance(item, int) and not isinstance(item, bool) and item >= minimum
+            for item in value
+        )
+        if not right:
+            raise self.wrong(name, value, f"a list of whole numbers of at least {minimum}")
+        return tuple(value)
+
+    def items(self, name: str, parse: Callable[[object, str], Any]) -> tuple[Any, ...]:
+        """Parse every item of a list field with `parse(item, where)`."""
+        value = self.take(name)
+        if not isinstance(value, (list, tuple)):
+            raise self.wrong(name, value, "a list")
+        return tuple(
+            parse(item, f"{self._where}, {name}[{index}]") for index, item in enumerate(value)
+        )
+
+    def wrong(self, name: str, value: object, expected: str) -> FileFormatError:
+        return FileFormatError(f'{self._where}: "{name}" is {value!r}, expected {expected}')
+
+    def done(self) -> None:
+        """Refuse fields that were not asked for."""
+        unknown = sorted(set(self._value) - self._seen)
+        if unknown:
+            known = ", ".join(sorted(self._seen))
+            raise FileFormatError(
+                f'{self._where} has the unknown field "{unknown[0]}": known fields are {known}'
+            )
