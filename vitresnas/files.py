@@ -23,6 +23,15 @@ from vitresnas.errors import FileFormatError, InputError, StorageError
 JsonObject = dict[str, Any]
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_WRITABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+}
 
 
 @contextlib.contextmanager
@@ -36,7 +45,7 @@ def storage_errors(path: Path) -> Iterator[None]:
                 f"no space left to write {path}: free some space or choose another folder, "
                 "then run the same command again; earlier results are untouched"
             ) from error
-        if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)):
+        if error.errno in _NOT_WRITABLE:
             raise StorageError(
                 f"cannot write {path} ({error.strerror}): choose a folder you may write to"
             ) from error
@@ -165,7 +174,7 @@ def read_json(path: str | os.PathLike[str], kind: str, version: int = 1) -> Json
 def from_text(text: str, kind: str, version: int = 1, *, where: str = "the text") -> JsonObject:
     """Parse a `kind` document from text; see `read_json`."""
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise FileFormatError(f"{where} is not JSON ({error}): write it again") from error
     if not isinstance(document, dict):
@@ -185,6 +194,10 @@ def from_text(text: str, kind: str, version: int = 1, *, where: str = "the text"
             'make it anew, or remove its "checksum" line if you changed it on purpose'
         )
     return document
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _schema(kind: str, version: int) -> str:
@@ -221,7 +234,9 @@ class Fields:
 
     def number(self, name: str, *, minimum: float = -math.inf, default: Any = ...) -> float:
         value = self.take(name, default=default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < minimum:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.wrong(name, value, "a number")
+        if not minimum <= value < math.inf:  # not a number is not at least anything
             raise self.wrong(name, value, f"a number of at least {minimum}")
         return float(value)
 

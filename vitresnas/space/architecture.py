@@ -6,6 +6,7 @@ are the same network exactly when they are equal.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -17,8 +18,6 @@ from vitresnas.files import Fields, JsonObject, digest, read_json, write_json
 
 KIND = "architecture"
 EMBEDDING_KINDS = ("convolutional", "linear")
-
-_AUTHORS_MID_CHANNELS = 24
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,9 @@ class Block:
     heads: int
     hidden: int
 
+    def __post_init__(self) -> None:
+        check_positive("a block", heads=self.heads, hidden=self.hidden)
+
     @classmethod
     def from_json(cls, value: object, where: str) -> Block | None:
         if value is None:
@@ -76,6 +78,9 @@ class Stage:
     embed: int
     head_dim: int
     blocks: tuple[Block | None, ...]
+
+    def __post_init__(self) -> None:
+        check_positive("a stage", embed=self.embed, head_dim=self.head_dim)
 
     @property
     def kept(self) -> tuple[Block, ...]:
@@ -110,6 +115,12 @@ class Architecture:
     channels: int = 3
 
     def __post_init__(self) -> None:
+        check_positive(
+            "an architecture",
+            patch_size=self.patch_size,
+            classes=self.classes,
+            channels=self.channels,
+        )
         if not self.stages:
             raise SpaceError("an architecture needs at least one stage, this one has none")
         if self.prefix_tokens not in (1, 2):
@@ -186,7 +197,8 @@ class Architecture:
 
     @classmethod
     def load(cls, path: str | Path) -> Architecture:
-        return cls.from_json(read_json(path, KIND), str(path))
+        with naming(path):
+            return cls.from_json(read_json(path, KIND), str(path))
 
     @classmethod
     def from_network_def(
@@ -203,23 +215,37 @@ class Architecture:
         `((4, C), (1, (C, heads, head_dim), (C, hidden), kept), ..., (3, C_in, C_out), ...,
         (2, C, classes))`; the first number of each item is its kind. Raises SpaceError.
         """
+        from vitresnas.space.network_def import parse_network_def  # it builds on this file
+
         return cls(
             image_size=image_size,
             patch_size=patch_size,
             prefix_tokens=prefix_tokens,
             channels=channels,
-            **_parse_network_def(network_def),
+            **vars(parse_network_def(network_def)),
         )
 
 
-def check_image_size(
-    image_size: int, patch_size: int, stages: int, embedding: Embedding
-) -> None:
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Put the name of the file in front of a complaint about what it describes."""
+    try:
+        yield
+    except SpaceError as error:
+        raise SpaceError(f"{path}: {error}") from None
+
+
+def check_positive(what: str, **values: int) -> None:
+    """Raise SpaceError unless every value is at least 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise SpaceError(f"{what} has {name} {value}: it needs at least 1")
+
+
+def check_image_size(image_size: int, patch_size: int, stages: int, embedding: Embedding) -> None:
     """Raise SpaceError unless the grids of all stages come out whole."""
     if embedding.kind == "convolutional" and patch_size % 2:
-        raise SpaceError(
-            f"patch_size is {patch_size}: a convolutional embedding needs an even one"
-        )
+        raise SpaceError(f"patch_size is {patch_size}: a convolutional embedding needs an even one")
     reduction = patch_size << (stages - 1)
     if image_size < 1 or image_size % reduction:
         below, above = image_size // reduction * reduction, -(-image_size // reduction) * reduction
@@ -227,61 +253,4 @@ def check_image_size(
         raise SpaceError(
             f"image_size is {image_size}, not a multiple of {reduction} "
             f"(patch {patch_size} and {stages - 1} reductions): use {nearest}"
-        )
-
-
-def _parse_network_def(network_def: Sequence[Any]) -> dict[str, Any]:
-    embedding: Embedding | None = None
-    classes: int | None = None
-    width = 0
-    stages: list[Stage] = []
-    blocks: list[Block | None] = []
-    head_dims: set[int] = set()
-
-    def close_stage() -> None:
-        if len(head_dims) != 1:
-            raise SpaceError(
-                f"stage {len(stages) + 1} has head dims {sorted(head_dims)}, expected one"
-            )
-        stages.append(Stage(width, head_dims.pop(), tuple(blocks)))
-        blocks.clear()
-
-    for index, item in enumerate(network_def):
-        try:
-            match tuple(item):
-                case (0, int(width)):
-                    embedding = Embedding("linear", 0)
-                case (4, int(width)):
-                    embedding = Embedding("convolutional", _AUTHORS_MID_CHANNELS)
-                case (5, int(width), int(mid_channels)):
-                    embedding = Embedding("convolutional", mid_channels)
-                case (1, (c_attention, heads, head_dim), (c_mlp, hidden), kept):
-                    _same_width(index, width, c_attention, c_mlp)
-                    head_dims.add(int(head_dim))
-                    blocks.append(Block(int(heads), int(hidden)) if kept else None)
-                case (3, c_in, c_out):
-                    _same_width(index, width, c_in)
-                    close_stage()
-                    width = int(c_out)
-                case (2, c_in, int(classes)):
-                    _same_width(index, width, c_in)
-                    close_stage()
-                case _:
-                    raise SpaceError(f"network definition, item {index}: {item!r} is no known kind")
-        except TypeError:
-            raise SpaceError(
-                f"network definition, item {index}: {item!r} is not a tuple of numbers"
-            ) from None
-    if embedding is None or classes is None:
-        raise SpaceError(
-            "a network definition begins with an embedding (0, C), (4, C) or (5, C, M) "
-            "and ends with a head (2, C, classes)"
-        )
-    return {"embedding": embedding, "stages": tuple(stages), "classes": classes}
-
-
-def _same_width(index: int, expected: int, *found: int) -> None:
-    if any(width != expected for width in found):
-        raise SpaceError(
-            f"network definition, item {index}: width {found} where the tokens have {expected}"
         )

@@ -150,18 +150,17 @@ def derive_space(image_size: int, classes: int, *, name: str | None = None) -> S
 
 def _derive_patch_size(image_size: int) -> int:
     # Three stages need a first grid that is a multiple of 4; past 32x32 attention costs too much.
+    if image_size < 8:
+        raise SpaceError(f"image_size is {image_size}: use at least 8 pixels")
     fitting = [
         (abs(grid - 16), -grid, image_size // grid)
         for grid in range(4, 33, 4)
         if image_size % grid == 0 and image_size // grid % 2 == 0
     ]
     if not fitting:
-        below = max(image_size // 8 * 8, 8)
+        below = image_size // 8 * 8
         raise SpaceError(
             f"no even patch divides images of {image_size} pixels into grids of three stages: "
-            f"use a multiple of 32 such as {max(32, round(image_size / 32) * 32)}, or {below}"
-            if image_size >= 8
-            else f"image_size is {image_size}: use at least 8 pixels"
+            f"use a multiple of 8 such as {below} or {below + 8}, best a multiple of 32"
         )
     return min(fitting)[2]
-

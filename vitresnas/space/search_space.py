@@ -11,7 +11,14 @@ from random import Random
 
 from vitresnas.errors import SpaceError
 from vitresnas.files import Fields, JsonObject, digest, read_json, write_json
-from vitresnas.space.architecture import Architecture, Block, Embedding, Stage
+from vitresnas.space.architecture import (
+    Architecture,
+    Block,
+    Embedding,
+    Stage,
+    check_positive,
+    naming,
+)
 from vitresnas.space.operations import Operation, operations
 
 KIND = "search_space"
@@ -34,15 +41,19 @@ class StageChoices:
     skippable: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        check_positive("a stage", head_dim=self.head_dim, blocks=self.blocks)
         for name in ("embed", "heads", "hidden"):
             choices = getattr(self, name)
             if not choices or list(choices) != sorted(set(choices), reverse=True):
                 raise SpaceError(
                     f"{name} choices are {list(choices)}: list each once, from the largest down"
                 )
-        if any(not 1 <= position <= self.blocks for position in self.skippable):
+            check_positive("a stage", **{f"{name} choice": min(choices)})
+        # One order, so that equal spaces have equal ids.
+        if list(self.skippable) != sorted(set(self.skippable) & set(range(1, self.blocks + 1))):
             raise SpaceError(
-                f"skippable positions are {list(self.skippable)}: count from 1 to {self.blocks}"
+                f"skippable positions are {list(self.skippable)}: "
+                f"list each once, rising, counted from 1 to {self.blocks}"
             )
 
     def may_skip(self, position: int) -> bool:
@@ -81,6 +92,8 @@ class SearchSpace:
     channels: int = 3
 
     def __post_init__(self) -> None:
+        if not self.stages:
+            raise SpaceError(f"space {self.name} has no stages: give it at least one")
         for narrow, wide in zip(self.stages, self.stages[1:], strict=False):
             if max(narrow.embed) > min(wide.embed):
                 raise SpaceError(
@@ -159,7 +172,7 @@ class SearchSpace:
 
     def sample(self, rng: Random) -> Architecture:
         """Each choice uniformly; a skippable block is skipped with probability 1/2."""
-        return self._assemble(
+        return self.assemble(
             lambda _, choices: rng.choice(choices.embed),
             lambda *_: rng.random() < SKIP_PROBABILITY,
             lambda _, choices, __: Block(rng.choice(choices.heads), rng.choice(choices.hidden)),
@@ -168,8 +181,8 @@ class SearchSpace:
     def mutate(self, architecture: Architecture, rng: Random, probability: float) -> Architecture:
         """Resample each choice with `probability`; a skippable block flips with it."""
 
-        def maybe(old: int | None, choices: Sequence[int]) -> int:
-            return rng.choice(choices) if old is None or rng.random() < probability else old
+        def maybe(old: int, choices: Sequence[int]) -> int:
+            return rng.choice(choices) if rng.random() < probability else old
 
         def skip(stage: int, position: int) -> bool:
             skipped = architecture.stages[stage].blocks[position] is None
@@ -177,11 +190,11 @@ class SearchSpace:
 
         def block(stage: int, choices: StageChoices, position: int) -> Block:
             old = architecture.stages[stage].blocks[position]
-            return Block(
-                maybe(old and old.heads, choices.heads), maybe(old and old.hidden, choices.hidden)
-            )
+            if old is None:
+                return Block(rng.choice(choices.heads), rng.choice(choices.hidden))
+            return Block(maybe(old.heads, choices.heads), maybe(old.hidden, choices.hidden))
 
-        return self._assemble(
+        return self.assemble(
             lambda stage, choices: maybe(architecture.stages[stage].embed, choices.embed),
             skip,
             block,
@@ -197,7 +210,7 @@ class SearchSpace:
             ]
             return Block(rng.choice(present).heads, rng.choice(present).hidden)
 
-        return self._assemble(
+        return self.assemble(
             lambda stage, _: rng.choice(parents).stages[stage].embed,
             lambda stage, position: rng.choice(parents).stages[stage].blocks[position] is None,
             block,
@@ -208,19 +221,23 @@ class SearchSpace:
         return replace(self, classes=classes, image_size=image_size or self.image_size)
 
     def _uniform(self, index: int, *, skip: bool) -> Architecture:
-        return self._assemble(
+        return self.assemble(
             lambda _, choices: choices.embed[index],
             lambda *_: skip,
             lambda _, choices, __: Block(choices.heads[index], choices.hidden[index]),
         )
 
-    def _assemble(
+    def assemble(
         self,
         embed: Callable[[int, StageChoices], int],
         skip: Callable[[int, int], bool],
         block: Callable[[int, StageChoices, int], Block],
     ) -> Architecture:
-        """Build an architecture from three answers: widths, what to skip, blocks that stay."""
+        """Build an architecture from three answers; stages and positions count from 0.
+
+        `embed(stage, choices)`, `skip(stage, position)` of blocks that may be skipped, and
+        `block(stage, choices, position)` of those that stay.
+        """
         stages = []
         for index, choices in enumerate(self.stages):
             width = embed(index, choices)
@@ -269,7 +286,8 @@ class SearchSpace:
 
     @classmethod
     def load(cls, path: str | Path) -> SearchSpace:
-        return cls.from_json(read_json(path, KIND), str(path))
+        with naming(path):
+            return cls.from_json(read_json(path, KIND), str(path))
 
 
 def _covering_pairs(heads: Sequence[int], hidden: Sequence[int]) -> list[tuple[int, int]]:

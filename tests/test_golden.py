@@ -1,0 +1,44 @@
+"""Files of every schema version that was ever written must stay readable, for ever.
+
+tests/golden/<kind>_<version>.json; a change of a schema is a new number, a new golden file and an
+upgrade function, never an edit of these.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vitresnas.files import from_text
+from vitresnas.space import SPACES, Architecture, SearchSpace
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
+
+
+def test_there_are_golden_files():
+    assert {"architecture_1", "search_space_1"} <= {path.stem for path in GOLDEN}
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_schema_and_checksum_hold(path):
+    kind, _, version = path.stem.rpartition("_")
+    text = path.read_text(encoding="utf-8")
+    assert "checksum" in json.loads(text)
+    assert from_text(text, kind, int(version), where=path.name)
+
+
+def test_the_golden_architecture_is_this_network(tmp_path):
+    path = Path(__file__).parent / "golden" / "architecture_1.json"
+    network = Architecture.load(path)
+    assert network.id == "528be8b01f9a"
+    assert network in SPACES["digits"] and network.depth == 9
+    network.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
+def test_the_golden_space_is_digits(tmp_path):
+    path = Path(__file__).parent / "golden" / "search_space_1.json"
+    space = SearchSpace.load(path)
+    assert space == SPACES["digits"] and space.id == "dbe4ac09d364"
+    space.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
