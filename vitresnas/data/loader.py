@@ -1,0 +1,109 @@
+"""TrainingLoader: the batches of one epoch, the same whatever the number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vitresnas.data.augmentation import Augmentation, BatchAugmentation, image_transform
+from vitresnas.data.streams import generator, seeded
+from vitresnas.data.training_images import TrainingImages
+from vitresnas.errors import DataError
+
+
+class TrainingLoader:
+    """Shuffled, augmented, normalised batches on `device`.
+
+    Images are drawn without replacement; what does not fill a batch is left out of that epoch (a
+    set smaller than one batch is repeated to fill it).
+    """
+
+    def __init__(
+        self,
+        train: TrainingImages,
+        augmentation: Augmentation,
+        batch_size: int,
+        *,
+        seed: int,
+        device: torch.device,
+        workers: int = 0,
+    ) -> None:
+        self.batch_size = batch_size
+        self.steps_per_epoch = max(1, len(train) // batch_size)
+        self._train = train
+        self._seed = seed
+        self._device = device
+        self._workers = workers
+        self._augment = BatchAugmentation(augmentation, len(train), seed)
+        self._transform = image_transform(augmentation, train.size)
+        # Decoded images without a per-image step move to the device once and for all.
+        resident = train.pixels if self._transform is None else None
+        self._resident = None if resident is None else resident.to(device)
+        self._labels = train.labels.to(device)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """`steps_per_epoch` batches: images (B, 3, S, S) float, labels (B,) int64."""
+        order = self._order(epoch)
+        for step, (indices, pixels) in enumerate(self._pixels(order, epoch)):
+            images_BCHW = self._augment(pixels.to(self._device), indices, epoch, step)
+            yield images_BCHW, self._labels[indices.to(self._device)]
+
+    def _order(self, epoch: int) -> list[Tensor]:
+        count = len(self._train)
+        order = torch.randperm(count, generator=generator(self._seed, "order", epoch))
+        positions = torch.arange(self.steps_per_epoch * self.batch_size) % count
+        return list(order[positions].view(self.steps_per_epoch, self.batch_size))
+
+    def _pixels(self, order: list[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each batch's indices and uint8 pixels (B, 3, S, S)."""
+        if self._resident is not None:
+            for indices in order:
+                yield indices, self._resident[indices.to(self._device)]
+            return
+        loader: DataLoader[Any] = DataLoader(
+            _EpochImages(self._train, self._transform, self._seed, epoch),
+            batch_sampler=[indices.tolist() for indices in order],
+            num_workers=self._workers,
+            collate_fn=_collate,
+            pin_memory=self._device.type == "cuda",
+        )
+        for indices, pixels in zip(order, loader, strict=True):
+            if isinstance(pixels, DataError):
+                raise pixels
+            yield indices, pixels
+
+
+class _EpochImages(Dataset[Any]):
+    """Per-image augmentation, seeded by (seed, epoch, index)."""
+
+    def __init__(self, train: TrainingImages, transform: Any, seed: int, epoch: int) -> None:
+        self._train, self._transform = train, transform
+        self._seed, self._epoch = seed, epoch
+
+    def __len__(self) -> int:
+        return len(self._train)
+
+    def __getitem__(self, index: int) -> Tensor | DataError:
+        # A worker would wrap an exception into a traceback; as a value it keeps its sentence.
+        try:
+            if self._transform is None:
+                return self._train[index][0]
+            image = self._train.image(index)
+            with seeded(self._seed, "image", self._epoch, index):
+                return torch.from_numpy(np.array(self._transform(image)))
+        except DataError as error:
+            return error
+
+
+def _collate(items: list[Tensor | DataError]) -> Tensor | DataError:
+    pixels = []
+    for item in items:
+        if isinstance(item, DataError):
+            return item
+        pixels.append(item)
+    return torch.stack(pixels)
