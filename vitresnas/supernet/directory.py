@@ -1,0 +1,70 @@
+"""Super-network directories: search_space.json + model.safetensors + supernet_card.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vitresnas.errors import FileFormatError, InputError, MismatchError
+from vitresnas.files import atomic_path, write_json
+from vitresnas.space.search_space import SearchSpace
+from vitresnas.supernet.supernet import Supernet
+
+SPACE, WEIGHTS, CARD = "search_space.json", "model.safetensors", "supernet_card.json"
+
+
+def save_supernet(supernet: Supernet, path: str | Path, card: Mapping[str, Any]) -> None:
+    """Write a super-network directory; the space comes last and makes it complete.
+
+    card: how it was trained, as a JSON object (recipe, data, seed, measured scores).
+    """
+    directory = Path(path)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / SPACE).unlink(missing_ok=True)
+    with atomic_path(directory / WEIGHTS) as temporary:
+        state = supernet.network.state_dict()
+        save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, temporary)
+    write_json(directory / CARD, "supernet_card", card)
+    supernet.space.save(directory / SPACE)
+
+
+def load_supernet(
+    path: str | Path, *, space: SearchSpace | None = None, device: str = "cpu"
+) -> Supernet:
+    """Read a super-network directory, in evaluation mode.
+
+    Raises InputError where there is none, MismatchError where its space is not `space`,
+    FileFormatError for damaged files.
+    """
+    directory = Path(path)
+    if not (directory / SPACE).exists():
+        raise InputError(
+            f"{directory} holds no finished super-network (no {SPACE}): train one with "
+            "`vitresnas train --recipe digits-supernet --out DIR`, or repeat the command that "
+            "was interrupted"
+        )
+    found = SearchSpace.load(directory / SPACE)
+    if space is not None and found.id != space.id:
+        raise MismatchError(
+            f"the super-network in {directory} is of the space {found.name} ({found.id}, "
+            f"{found.image_size} pixels, {found.classes} classes), not {space.name} ({space.id}, "
+            f"{space.image_size} pixels, {space.classes} classes): give one of that space"
+        )
+    weights = directory / WEIGHTS
+    try:
+        state = load_file(weights, device=device)
+    except (SafetensorError, OSError) as error:
+        raise FileFormatError(
+            f"cannot read {weights} ({error}): the file is damaged or missing, train it again"
+        ) from error
+    supernet = Supernet(found, patch_head="patch_head.weight" in state)
+    try:
+        supernet.network.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise FileFormatError(f"{weights} does not fit its own {SPACE}: {first}") from None
+    return supernet.to(device).eval()
