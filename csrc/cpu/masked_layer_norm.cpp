@@ -18,19 +18,13 @@ namespace {
 template <typename T, typename A = typename Accumulator<T>::type>
 VITRESNAS_INLINE void forward_row(const T *x, const A *weight, const A *bias, T *y, A *mean_out,
                                   A *rstd_out, int64_t active, int64_t channels, A eps) {
-    A sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t c = 0; c < active; ++c) sum += load(x[c]);
-    const A mean = active ? sum / static_cast<A>(active) : A(0);
-
-    A squares = 0;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t c = 0; c < active; ++c) {
+    const A scale = A(1) / static_cast<A>(std::max<int64_t>(active, 1));
+    const A mean = scale * total<A>(active, [=](int64_t c) VITRESNAS_BODY { return load(x[c]); });
+    const A variance = scale * total<A>(active, [=](int64_t c) VITRESNAS_BODY {
         const A centred = load(x[c]) - mean;
-        squares += centred * centred;
-    }
-    const A rstd = active ? A(1) / std::sqrt(squares / static_cast<A>(active) + eps) : A(0);
-
+        return centred * centred;
+    });
+    const A rstd = A(1) / std::sqrt(variance + eps);
 #pragma omp simd
     for (int64_t c = 0; c < active; ++c) {
         store(y[c], (load(x[c]) - mean) * rstd * weight[c] + bias[c]);
@@ -44,17 +38,13 @@ VITRESNAS_INLINE void forward_row(const T *x, const A *weight, const A *bias, T 
 template <typename T, typename A = typename Accumulator<T>::type>
 VITRESNAS_INLINE void backward_row(const T *dy, const T *x, A mean, A rstd, const A *weight, T *dx,
                                    A *dweight, A *dbias, int64_t active, int64_t channels) {
-    A sum = 0, projection = 0;  // of dy * weight onto the constant row and onto xhat
-#pragma omp simd reduction(+ : sum, projection)
-    for (int64_t c = 0; c < active; ++c) {
-        const A xhat = (load(x[c]) - mean) * rstd;
-        const A scaled = load(dy[c]) * weight[c];
-        sum += scaled;
-        projection += scaled * xhat;
-    }
-    const A scale = active ? A(1) / static_cast<A>(active) : A(0);
-    const A m1 = sum * scale, m2 = projection * scale;
-
+    const A scale = A(1) / static_cast<A>(std::max<int64_t>(active, 1));
+    const A m1 = scale * total<A>(active, [=](int64_t c) VITRESNAS_BODY {
+        return load(dy[c]) * weight[c];
+    });
+    const A m2 = scale * total<A>(active, [=](int64_t c) VITRESNAS_BODY {
+        return load(dy[c]) * weight[c] * ((load(x[c]) - mean) * rstd);
+    });
 #pragma omp simd
     for (int64_t c = 0; c < active; ++c) {
         const A xhat = (load(x[c]) - mean) * rstd;
@@ -112,6 +102,8 @@ VITRESNAS_RUNS(float32, float)
 VITRESNAS_RUNS(float64, double)
 VITRESNAS_RUNS(bfloat16, bfloat16)
 
+constexpr int64_t small = 1 << 15;  // elements below which waking threads costs more than it saves
+
 int check(int dtype, const int32_t *widths, int64_t rows, int64_t channels, int64_t groups) {
     if (dtype < VITRESNAS_FLOAT32 || dtype > VITRESNAS_BFLOAT16) return VITRESNAS_BAD_DTYPE;
     if (rows < 0 || channels < 0 || groups < 1 || rows % groups) return VITRESNAS_BAD_SHAPE;
@@ -148,9 +140,10 @@ int vitresnas_masked_layer_norm_forward(int dtype, const void *x, const void *we
                      : dtype == VITRESNAS_FLOAT64 ? forward_float64
                                                   : forward_bfloat16;
     const int64_t per_group = rows / groups;
-    constexpr int64_t step = 32;  // rows per task: tens of kilobytes, so narrow groups even out
+    constexpr int64_t step = 16;  // rows per task: enough to pay for handing it out, and groups even out
     const int64_t tasks = (per_group + step - 1) / step;
-#pragma omp parallel for collapse(2) schedule(dynamic, 4) num_threads(threads) if (threads > 1)
+    const int team = rows * channels < small ? 1 : threads;
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(team) if (team > 1)
     for (int64_t g = 0; g < groups; ++g) {
         for (int64_t task = 0; task < tasks; ++task) {
             const int64_t first = g * per_group + task * step;
@@ -176,7 +169,8 @@ int vitresnas_masked_layer_norm_backward(int dtype, const void *dy, const void *
     const int64_t per_group = rows / groups;
     const int64_t step = (per_group + chunks - 1) / chunks;
     const int64_t bytes = 2 * channels * (dtype == VITRESNAS_FLOAT64 ? 8 : 4);
-#pragma omp parallel for collapse(2) schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+    const int team = rows * channels < small ? 1 : threads;
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(team) if (team > 1)
     for (int64_t g = 0; g < groups; ++g) {
         for (int64_t chunk = 0; chunk < chunks; ++chunk) {
             const int64_t end = (g + 1) * per_group;

@@ -4,14 +4,16 @@
 #include <cstdint>
 #include <cstring>
 
-// The loader picks the widest clone this processor has. The bodies are always_inline templates, so
+// The loader picks the widest clone this processor has. Levels, because "arch=skylake-avx512" and its
+// kind match that one processor alone and leave every newer one on SSE2. The bodies are always_inline templates, so
 // that each clone compiles them with its own instruction set.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-#define VITRESNAS_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#define VITRESNAS_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define VITRESNAS_CLONES
 #endif
 #define VITRESNAS_INLINE inline __attribute__((always_inline))
+#define VITRESNAS_BODY __attribute__((always_inline))  // after a lambda's parameters
 
 namespace vitresnas {
 
@@ -41,6 +43,22 @@ VITRESNAS_INLINE void store(bfloat16 &target, float value) {
     const uint32_t quiet = bits | 0x00400000u;  // rounding could turn a NaN into infinity
     const bool is_nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;
     target.bits = static_cast<uint16_t>((is_nan ? quiet : rounded) >> 16);
+}
+
+// The sum of term(c) over the columns c of [0, n), as four independent streams: with a single
+// accumulator the latency of an addition, not the memory, would bound every sum.
+template <typename A, typename Term> VITRESNAS_INLINE A total(int64_t n, Term term) {
+    const int64_t q = n / 4;
+    A s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+    for (int64_t c = 0; c < q; ++c) {
+        s0 += term(c);
+        s1 += term(c + q);
+        s2 += term(c + 2 * q);
+        s3 += term(c + 3 * q);
+    }
+    for (int64_t c = 4 * q; c < n; ++c) s0 += term(c);
+    return (s0 + s1) + (s2 + s3);
 }
 
 }  // namespace vitresnas
