@@ -156,3 +156,20 @@ def backward(dy, x, mean, rstd, weight, widths):
         )  # fmt: skip
     # torch adds the partials in a fixed order: no atomics, the same bits every time.
     return dx, partials[:, 0].sum(0).to(weight.dtype), partials[:, 1].sum(0).to(weight.dtype)
+
+
+def variants():
+    """What is compiled ahead of time without a GPU: (kernel, direction, signature, options)."""
+    for element in ("fp32", "bf16"):
+        pointers = {name: f"*{element}" for name in ("x_ptr", "y_ptr", "dy_ptr", "dx_ptr")}
+        pointers["widths_ptr"] = "*i32"
+        numbers = {"rows": "i32", "channels": "i32", "rows_per_chunk": "i32", "eps": "fp32"}
+        for kernel, direction in ((forward_kernel, "forward"), (backward_kernel, "backward")):
+            for channels in (256, 512, 1024):
+                rows, block, warps = tile(channels)
+                signature = {
+                    name: numbers.get(name) or pointers.get(name, "*fp32")
+                    for name in kernel.arg_names
+                    if name not in ("ROWS", "BLOCK")
+                }
+                yield kernel, direction, signature, {"ROWS": rows, "BLOCK": block}, warps
