@@ -6,6 +6,7 @@ B images, N tokens, C width, K classes.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,8 @@ def create_model(
 class ViTRes(nn.Module):
     """Stages of transformer blocks joined by residual spatial reductions."""
 
+    stages: Sequence[ViTResStage]
+
     def __init__(
         self, architecture: Architecture, *, drop_path: float = 0.0, patch_head: bool = False
     ) -> None:
@@ -41,7 +44,8 @@ class ViTRes(nn.Module):
         self.architecture = architecture
         width, classes = architecture.stages[-1].embed, architecture.classes
         self.embedding = PatchEmbedding(architecture)
-        self.stages = nn.ModuleList(_build_stages(architecture, drop_path))
+        # A ModuleList forgets what its elements are; the annotations above and below remember.
+        self.stages = nn.ModuleList(_build_stages(architecture, drop_path))  # type: ignore[assignment]
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.head = nn.Linear(width, classes)
         two = architecture.prefix_tokens == 2
@@ -94,6 +98,7 @@ class ViTRes(nn.Module):
         )
         for stage, grid_in, grid_out in zip(new.stages[1:], grids[:-1], grids[1:], strict=True):
             reduction = stage.reduction
+            assert reduction is not None  # every stage but the first has one
             reduction.grid = grid_in
             reduction.position_embedding = nn.Parameter(
                 _interpolate(reduction.position_embedding, 0, grid_out)
@@ -104,12 +109,14 @@ class ViTRes(nn.Module):
 class ViTResStage(nn.Module):
     """A reduction (except in the first stage), then blocks; skipped blocks are absent."""
 
+    blocks: Sequence[TransformerBlock]
+
     def __init__(
         self, reduction: ResidualSpatialReduction | None, blocks: list[TransformerBlock]
     ) -> None:
         super().__init__()
         self.reduction = reduction
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         if self.reduction is not None:

@@ -26,7 +26,7 @@ def sort_channels(
     optimizer: its per-parameter state of the parameter's shape is permuted alike.
     averages: modules with the network's own parameter names (weight averages), permuted alike.
     """
-    names = {parameter: name for name, parameter in network.named_parameters()}
+    names: dict[Tensor, str] = {tensor: name for name, tensor in network.named_parameters()}
     twins = [dict(average.named_parameters()) for average in averages]
     for module in network.modules():
         if not isinstance(module, TransformerBlock):
@@ -41,7 +41,7 @@ def sort_channels(
                         state.copy_(permute(state))
 
 
-def _sort_heads(attention: Attention) -> Iterator[tuple[nn.Parameter, Permute]]:
+def _sort_heads(attention: Attention) -> Iterator[tuple[Tensor, Permute]]:
     heads, head_dim = attention.heads, attention.head_dim
     qkv, projection = attention.qkv, attention.projection
     importance_H = (
@@ -62,7 +62,7 @@ def _sort_heads(attention: Attention) -> Iterator[tuple[nn.Parameter, Permute]]:
     yield projection.weight, columns
 
 
-def _sort_hidden(mlp: Mlp) -> Iterator[tuple[nn.Parameter, Permute]]:
+def _sort_hidden(mlp: Mlp) -> Iterator[tuple[Tensor, Permute]]:
     fc1, fc2 = mlp.fc1, mlp.fc2
     order_M = _descending(fc1.weight.abs().sum(1) + fc1.bias.abs() + fc2.weight.abs().sum(0))
     yield fc1.weight, lambda tensor: tensor[order_M]
