@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from vitresnas.errors import SpaceError
@@ -5,9 +7,10 @@ from vitresnas.space import NETWORKS, Architecture, Block, Embedding, Stage
 from vitresnas.space.network_def import read_network_def
 
 
-def written_by_the_authors(architecture: Architecture, embedding: tuple) -> tuple:
+def written_by_the_authors(architecture: Architecture, embedding: tuple[int, ...]) -> Any:
     """The authors' tuple of a network; removed blocks keep some width, marked as not kept."""
-    items, width = [embedding], architecture.stages[0].embed
+    items: list[tuple[Any, ...]] = [embedding]
+    width = architecture.stages[0].embed
     for index, stage in enumerate(architecture.stages):
         if index:
             items.append((3, width, stage.embed))

@@ -1,0 +1,105 @@
+"""Model directories: architecture.json + model.safetensors + model_card.json.
+
+The card is written last and holds the digest of the weights and the id of the architecture, so a
+directory is either complete or recognised as unfinished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitresnas.errors import FileFormatError, InputError
+from vitresnas.files import JsonObject, atomic_path, read_json, to_text, write_json
+from vitresnas.models.vit_res import ViTRes
+from vitresnas.models.weights import from_bytes, load_into, sha256, to_bytes
+from vitresnas.space.architecture import KIND as ARCHITECTURE_KIND
+from vitresnas.space.architecture import Architecture
+from vitresnas.space.operations import macs, parameters
+
+ARCHITECTURE, WEIGHTS, CARD = "architecture.json", "model.safetensors", "model_card.json"
+CARD_KIND = "model_card"
+OURS = ("architecture_id", "macs", "parameters", "weights_sha256")
+
+
+def save_model(model: ViTRes, path: str | Path, card: Mapping[str, Any]) -> None:
+    """Write a model directory; one that is there already is replaced.
+
+    card: where the weights come from, as a JSON object; the fields `OURS` are added to it.
+    All three files are staged before the first is put in place, so a full disk (StorageError)
+    leaves an earlier model as it was.
+    """
+    for name in OURS:
+        if name in card:
+            raise ValueError(f"the card field {name!r} is written by save_model")
+    directory, architecture = Path(path), model.architecture
+    weights = to_bytes(model.state_dict())
+    facts = {
+        "architecture_id": architecture.id,
+        "macs": macs(architecture),
+        "parameters": parameters(architecture, patch_head=model.patch_head is not None),
+        "weights_sha256": sha256(weights),
+    }
+    contents = {
+        CARD: to_text(CARD_KIND, {**card, **facts}).encode(),
+        ARCHITECTURE: to_text(ARCHITECTURE_KIND, architecture.to_json()).encode(),
+        WEIGHTS: weights,
+    }
+    # The stack unwinds from its end: weights, architecture, and the card last.
+    with contextlib.ExitStack() as stack:
+        for name, content in contents.items():
+            stack.enter_context(atomic_path(directory / name)).write_bytes(content)
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> ViTRes:
+    """Read a model directory, in evaluation mode.
+
+    Raises InputError where there is none, FileFormatError for damaged or foreign files.
+    """
+    directory = Path(path)
+    card = read_card(directory)
+    architecture = Architecture.load(directory / ARCHITECTURE)
+    if card.get("architecture_id") != architecture.id:
+        raise FileFormatError(
+            f"{directory / ARCHITECTURE} is the network {architecture.id}, but the card is of "
+            f"{card.get('architecture_id')}: the directory mixes two models, write it again"
+        )
+    try:
+        content = (directory / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {directory / WEIGHTS} ({error.strerror}): write the model again"
+        ) from None
+    if sha256(content) != card.get("weights_sha256"):
+        raise FileFormatError(
+            f"{directory / WEIGHTS} is not the file that its card describes (its SHA-256 differs): "
+            "it was damaged or replaced, write the model again"
+        )
+    state = from_bytes(content, directory / WEIGHTS)
+    with torch.device("meta"):  # no memory and no random draws for weights that are at hand
+        model = ViTRes(architecture, patch_head="patch_head.weight" in state)
+    load_into(model, state, str(directory / WEIGHTS))
+    return model.to(device).eval()
+
+
+def read_card(path: str | Path) -> JsonObject:
+    """The card of a model directory. Raises InputError where there is no finished model."""
+    directory = Path(path)
+    if not (directory / CARD).is_file():
+        raise InputError(
+            f"{directory} holds no finished model (no {CARD}): give a model directory, "
+            "or repeat the command that was to write it"
+        )
+    return read_json(directory / CARD, CARD_KIND)
+
+
+def update_card(path: str | Path, changes: Mapping[str, Any]) -> None:
+    """Replace or add fields of a card, such as a new verdict; its model stays what it is."""
+    for name in OURS:
+        if name in changes:
+            raise ValueError(f"the card field {name!r} belongs to save_model")
+    write_json(Path(path) / CARD, CARD_KIND, {**read_card(path), **changes})
