@@ -1,6 +1,7 @@
 """Compile every Triton kernel for an H100 or H200 on a machine without a GPU, and look inside.
 
-    python bench/ahead_of_time.py          one JSON row per variant: registers, spills, instructions
+    python bench/ahead_of_time.py                  one JSON row per variant on stdout
+    python bench/ahead_of_time.py --out FILE       the same as a bench file
 
 It must run without TRITON_INTERPRET. The interpreter accepts code that the compiler rejects, so a
 kernel that passes its tests on a CPU has not been compiled at all until it went through here.
@@ -9,15 +10,18 @@ kernel that passes its tests on a CPU has not been compiled at all until it went
 from __future__ import annotations
 
 import importlib
-import json
+import os
 import re
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vitresnas.doors import Parser, door, print_json, say
+from vitresnas.errors import InputError
+from vitresnas.files import write_json
+from vitresnas.latency.environment import describe_environment
 from vitresnas.ops import OPS
 
 CAPABILITY = 90
@@ -85,5 +89,26 @@ def inspect(code: bytes) -> dict[str, int]:
     }
 
 
+@door
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(
+        prog="bench/ahead_of_time.py",
+        description="Registers, spills and instructions of every Triton kernel, without a GPU.",
+        example="python bench/ahead_of_time.py --out ahead_of_time.json",
+    )
+    parser.add_argument("--out", metavar="FILE", help="write a bench file instead of printing")
+    arguments = parser.parse_args(argv)
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise InputError("TRITON_INTERPRET=1 compiles nothing: unset it")
+    found = list(rows())
+    if arguments.out:
+        payload = {"environment": describe_environment(), "rows": found}
+        write_json(arguments.out, "bench", payload)
+        say(f"wrote {len(found)} rows to {arguments.out}")
+    else:
+        print_json({"rows": found})
+    return 0
+
+
 if __name__ == "__main__":
-    json.dump(list(rows()), sys.stdout, indent=1)
+    raise SystemExit(main())

@@ -76,9 +76,9 @@ def run(case: Case, backend: str) -> tuple[Tensor, ...]:
     """y, dx, dweight, dbias by one backend, or a skip that says why it cannot run."""
     if why := reasons(OP, backend, (case.x,)):
         pytest.skip(f"{backend} cannot run here: {'; '.join(why)}")
-    leaves = [t.detach().clone().requires_grad_() for t in case.leaves()]
+    x, weight, bias = leaves = [t.detach().clone().requires_grad_() for t in case.leaves()]
     with use_backend(backend):
-        y = masked_layer_norm(*leaves, case.widths, EPS)
+        y = masked_layer_norm(x, weight, bias, case.widths, EPS)
         return y.detach(), *torch.autograd.grad(y, leaves, case.dy)
 
 
@@ -229,8 +229,8 @@ def test_it_compiles_as_one_graph_with_the_same_result():
     compiled = torch.compile(masked_layer_norm, fullgraph=True, backend="aot_eager")
     results = []
     for function in (masked_layer_norm, compiled):
-        leaves = [t.detach().clone().requires_grad_() for t in case.leaves()]
-        y = function(*leaves, case.widths, EPS)
+        x, weight, bias = leaves = [t.detach().clone().requires_grad_() for t in case.leaves()]
+        y = function(x, weight, bias, case.widths, EPS)
         results.append((y.detach(), *torch.autograd.grad(y, leaves, case.dy)))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 

@@ -97,7 +97,9 @@ def reasons(op: Op, name: str, inputs: Sequence[Tensor] | None = None) -> tuple[
 @functools.cache
 def machine_reasons(name: str, device: str) -> tuple[str, ...]:
     """Why no op can run on the backend `name` with tensors on `device` ("cpu" or "cuda")."""
-    elsewhere = f"runs on an NVIDIA GPU only and the tensors are on the {device}: move them"
+    elsewhere = f"runs on an NVIDIA GPU only and the tensors are on the {device}: move them there"
+    if not torch.cuda.is_available():
+        elsewhere = "there is no NVIDIA GPU here: run it on a machine that has one"
     if name == "cpp":
         if why := native.missing():
             return (why,)

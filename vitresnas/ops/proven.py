@@ -25,7 +25,7 @@ def proven(op: str, backend: str, architecture: str, results: Path = RESULTS) ->
             continue  # an unreadable file proves nothing
         if document.get("environment", {}).get("architecture") != architecture:
             continue
-        rows = [r for r in document["rows"] if r["op"] == op and r["backend"] == backend]
+        rows = [r for r in document["rows"] if (r.get("op"), r.get("backend")) == (op, backend)]
         if rows and all(row.get("passed") is True for row in rows):
             return True
     return False
