@@ -1,0 +1,82 @@
+"""The real modules of a space under one condition, ready to be called by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from vitresnas.errors import InputError
+from vitresnas.latency.condition import Condition
+from vitresnas.latency.runtime import DTYPES, Call, prepare
+from vitresnas.latency.timer import timer_for
+from vitresnas.latency.weights import SharedWeights
+from vitresnas.models import create_model
+from vitresnas.models.pieces import build_piece, piece_input_shape
+from vitresnas.space.architecture import Architecture
+from vitresnas.space.operations import Operation, parameters
+from vitresnas.space.search_space import SearchSpace
+
+
+class Bench:
+    """Builds and calls pieces and networks; inputs stay on the device and are shared by shape."""
+
+    def __init__(self, space: SearchSpace, condition: Condition, device: torch.device) -> None:
+        self._condition, self._device = condition, device
+        self._dtype = DTYPES[condition.dtype]
+        self._weights = SharedWeights(parameters(space.largest), device, self._dtype)
+        self._inputs: dict[tuple[int, ...], Tensor] = {}
+        self._timer = timer_for(device)
+        self.host_is_device = device.type == "cpu"
+
+    def pieces(self, operations: Iterable[Operation]) -> dict[str, Call]:
+        """Calls by the name of the operation, each made once already."""
+        return {str(operation): self._piece(operation) for operation in operations}
+
+    def networks(self, architectures: Iterable[Architecture]) -> dict[str, Call]:
+        """Calls by the id of the architecture, each made once already."""
+        return {architecture.id: self._network(architecture) for architecture in architectures}
+
+    def time_piece(self, call: Call) -> tuple[float, float]:
+        """(host, device) milliseconds of one call."""
+        return self._timer.piece(call)
+
+    def time_network(self, call: Call) -> tuple[float, float]:
+        """The same for a whole network, after a call that brings its weights into the caches."""
+        call()
+        return self._timer.network(call)
+
+    def _piece(self, operation: Operation) -> Call:
+        module = self._weights.build(lambda: build_piece(operation))
+        x = self._input(piece_input_shape(operation, self._condition.batch_size))
+        return self._first_call(prepare(module, x, self._condition.runtime), str(operation))
+
+    def _network(self, architecture: Architecture) -> Call:
+        module = self._weights.build(lambda: create_model(architecture))
+        side = architecture.image_size
+        x = self._input((self._condition.batch_size, architecture.channels, side, side))
+        return self._first_call(prepare(module, x, self._condition.runtime), "a whole network")
+
+    def _input(self, shape: tuple[int, ...]) -> Tensor:
+        if shape not in self._inputs:
+            values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            self._inputs[shape] = values.to(self._device, self._dtype)
+        return self._inputs[shape]
+
+    def _first_call(self, call: Call, name: str) -> Call:
+        """Run once: kernels are chosen and memory is got; what cannot run is found out now."""
+        try:
+            call()
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"no memory left on {self._condition.device} for {name} at batch size "
+                f"{self._condition.batch_size}: use a smaller --batch-size"
+            ) from None
+        except (RuntimeError, NotImplementedError) as error:
+            first_line = str(error).strip().split("\n", 1)[0]
+            raise InputError(
+                f"{name} cannot run in {self._condition.dtype} on {self._condition.device} "
+                f"({first_line}): use another --dtype or --device"
+            ) from error
+        return call

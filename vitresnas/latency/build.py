@@ -1,0 +1,173 @@
+"""Build a table: time every piece, time a few whole networks, fit, validate, write. Resumable.
+
+Pieces are visited in rounds of a shuffled order, one call per visit: whatever else the machine does
+falls on all of them alike, and each finds its weights as far away as a network does, where millions
+of others are read between two uses. Calibration, validation and uniform networks share their
+rounds for the same reason; there, one call brings the weights back before the one that counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+
+from vitresnas.files import JsonObject
+from vitresnas.latency.assemble import Timings, assemble, estimated_cost, operation_timings
+from vitresnas.latency.bench import Bench
+from vitresnas.latency.busy import Watch, busy_warning, load_average, other_cpus_now
+from vitresnas.latency.condition import Condition
+from vitresnas.latency.networks import NETWORKS_NEEDED, NetworkChoice, choose_networks
+from vitresnas.latency.partial import PartialLog
+from vitresnas.latency.priority import measuring_priority
+from vitresnas.latency.progress import Progress, default_progress
+from vitresnas.latency.request import Request, resolve_condition, resolve_device
+from vitresnas.latency.rounds import Plan, run_rounds
+from vitresnas.latency.runtime import Call
+from vitresnas.latency.table import LatencyTable, load_tables, merge_tables, save_tables
+from vitresnas.latency.timing import Timing
+from vitresnas.space.operations import Operation, operations
+from vitresnas.space.search_space import SearchSpace
+
+SEED = 0
+_OPERATIONS_SHARE = 0.42  # of the time; the whole networks get the rest
+_OPERATION_ROUNDS = (6, 24)
+_NETWORK_ROUNDS = (5, 24)
+
+
+def build_table(
+    space: SearchSpace, request: Request, out: str | Path, *, progress: Progress | None = None
+) -> LatencyTable:
+    """Measure `space` as `request` says and write the table into `out`; returns it.
+
+    Other conditions in `out` are kept, an earlier table of the same condition is replaced. Progress
+    goes to `out`.partial.jsonl, from where a run that was interrupted continues; the log is removed
+    once the table is written. Raises InputError, FileFormatError (an `out` that cannot be read is
+    found before anything is measured), StorageError.
+    """
+    from vitresnas.latency.environment import describe_environment
+
+    out, progress = Path(out), progress or default_progress()
+    _earlier(out)
+    run = _start(space, request, out, progress)
+    watch, begin = Watch(), time.perf_counter()
+    with _timing_conditions(run) as priority:
+        timings, operation_rounds = _time_operations(run)
+        choice, network_rounds = _time_networks(run, timings)
+    other_cpus = watch.other_cpus()
+    circumstances: JsonObject = {
+        "seed": SEED,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "resumed": run.resumed,
+        "operation_rounds": operation_rounds,
+        "network_rounds": network_rounds,
+        "priority": priority,
+        "other_processes_cpus": other_cpus,
+        "load_average_1_minute": load_average(),
+    }
+    table = assemble(run.condition, timings, choice, run.log, circumstances, describe_environment())
+    # Read again: another condition may have been written while this one was measured.
+    save_tables(out, merge_tables(_earlier(out), table))
+    run.log.remove()
+    return table
+
+
+def partial_path(out: Path) -> Path:
+    """Where the measurements of an unfinished table are kept."""
+    return out.with_name(out.name + ".partial.jsonl")
+
+
+def _earlier(out: Path) -> tuple[LatencyTable, ...]:
+    return load_tables(out) if out.exists() else ()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one run of `build_table` works with."""
+
+    space: SearchSpace
+    condition: Condition
+    bench: Bench
+    log: PartialLog
+    progress: Progress
+    operation_plan: Plan
+    network_plan: Plan
+    resumed: bool
+
+
+def _start(space: SearchSpace, request: Request, out: Path, progress: Progress) -> _Run:
+    condition = resolve_condition(space, request)
+    progress.say(f"{len(space.operations())} distinct operations; {condition}")
+    if warning := busy_warning(other_cpus_now()):
+        progress.say(warning)
+    subject = {"condition": condition.to_json(), "seconds": request.seconds, "seed": SEED}
+    log, message = PartialLog.open(partial_path(out), subject)
+    if message:
+        progress.say(message)
+    return _Run(
+        space=space,
+        condition=condition,
+        bench=Bench(space, condition, torch.device(resolve_device(request.device))),
+        log=log,
+        progress=progress,
+        operation_plan=Plan(*_OPERATION_ROUNDS, _OPERATIONS_SHARE * request.seconds),
+        network_plan=Plan(*_NETWORK_ROUNDS, (1.0 - _OPERATIONS_SHARE) * request.seconds),
+        resumed=bool(log.visits),
+    )
+
+
+def _time_operations(run: _Run) -> tuple[dict[Operation, Timing], int]:
+    pieces = run.space.operations()
+    calls = run.bench.pieces(pieces)
+    run.progress.say(_estimate(run, calls))
+    with run.progress.phase("operations") as step:
+        rounds = run_rounds(
+            "operation", calls, run.bench.time_piece, run.log, run.operation_plan, step
+        )
+    return operation_timings(run.log, pieces, run.bench.host_is_device), rounds
+
+
+def _time_networks(run: _Run, timings: Timings) -> tuple[NetworkChoice, int]:
+    """Networks are chosen by the times of their pieces, once: a resumed run keeps its choice."""
+    choice = run.log.networks or choose_networks(run.space, estimated_cost(timings), Random(SEED))
+    if run.log.networks is None:
+        run.log.choose(choice)
+    calls = run.bench.networks(choice.all)
+    with run.progress.phase("whole networks") as step:
+        rounds = run_rounds(
+            "network", calls, run.bench.time_network, run.log, run.network_plan, step
+        )
+    return choice, rounds
+
+
+def _estimate(run: _Run, calls: Mapping[str, Call]) -> str:
+    """How long all will take, from one call of each piece."""
+    seconds = {name: run.bench.time_piece(call)[0] / 1000.0 for name, call in calls.items()}
+    ends = (*operations(run.space.smallest), *operations(run.space.largest))
+    one_network = sum(seconds[str(operation)] for operation in ends) / 2.0
+    total = run.operation_plan.expected_seconds(sum(seconds.values()))
+    # Each visit of a network calls it twice.
+    total += run.network_plan.expected_seconds(2.0 * NETWORKS_NEEDED * one_network)
+    return (
+        f"measuring them, then {NETWORKS_NEEDED} whole networks to calibrate and validate: "
+        f"about {total:.0f} s"
+    )
+
+
+@contextlib.contextmanager
+def _timing_conditions(run: _Run) -> Iterator[str]:
+    """The condition's threads, no autograd, and as much priority as the system grants."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(run.condition.threads)
+    # The thread pool must exist before its threads can be raised.
+    torch.randn(1 << 16).exp_()
+    try:
+        with torch.inference_mode(), measuring_priority(run.condition.threads) as priority:
+            yield priority
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,109 @@
+"""Whole networks timed against each other: interleaved rounds, raw samples, honest intervals.
+
+Used wherever two networks are compared: the search's proof, `vitresnas verify`, the table's own
+validation works the same way. Every round times every network once, in a new order, so that a
+machine that slows down slows all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Hashable, Mapping
+from random import Random
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vitresnas.errors import InputError
+from vitresnas.latency.priority import measuring_priority
+from vitresnas.latency.runtime import DTYPES, Call, prepare, refuse_runtime
+from vitresnas.latency.statistics import Clock, Measurement, relative_width
+from vitresnas.latency.timer import timer_for
+
+Name = TypeVar("Name", bound=Hashable)
+
+_ROUNDS_BETWEEN_CHECKS = 5
+
+
+def time_interleaved(
+    networks: Mapping[Name, nn.Module | Callable[[Tensor], object]],
+    images_BCHW: Tensor,
+    *,
+    runtime: str = "eager",
+    dtype: str = "fp32",
+    seconds: float = 15.0,
+    minimum_rounds: int = 10,
+    maximum_rounds: int = 200,
+    precision: float = 0.01,
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+    on_round: Callable[[int, float], None] | None = None,
+) -> dict[Name, Measurement]:
+    """Time each network's forward pass on the same images, on the device they are on.
+
+    networks: modules, measured as copies in evaluation mode, of `dtype`, on the images' device; or
+        any callables, run as they are.
+    seconds: time to spend; at least `minimum_rounds` are taken whatever that costs, and fewer than
+        the time allows when every 95 % interval is narrower than `precision` of its median.
+    on_round: told (rounds done, seconds spent) after every round.
+
+    One call per network and round is measured, right after one that is not. The number of threads
+    is torch's own. Returns samples in the order of the rounds, so that two networks can be compared
+    round by round (`Measurement.speedup_over`). Raises InputError.
+    """
+    if not networks:
+        raise InputError("no network to time: give at least one")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}: use one of {', '.join(DTYPES)}")
+    refuse_runtime(runtime, str(images_BCHW.device))
+    images = images_BCHW.to(DTYPES[dtype])
+    timer, rng = timer_for(images.device, clock), Random(seed)
+    samples: dict[Name, list[float]] = {name: [] for name in networks}
+    with torch.inference_mode(), measuring_priority(torch.get_num_threads()):
+        calls = {
+            name: prepare(_ready(network, images), images, runtime)
+            for name, network in networks.items()
+        }
+        for call in calls.values():
+            call()  # allocator, kernel choice and thread pool settle before anything counts
+        begin = clock()
+        for round_ in range(1, maximum_rounds + 1):
+            _one_round(calls, timer.network, samples, rng)
+            spent = clock() - begin
+            if on_round:
+                on_round(round_, spent)
+            if round_ >= minimum_rounds and (
+                spent >= seconds or _narrow(round_, samples, precision)
+            ):
+                break
+    return {name: Measurement(tuple(values)) for name, values in samples.items()}
+
+
+def _one_round(
+    calls: Mapping[Name, Call],
+    measure: Callable[[Call], tuple[float, float]],
+    samples: Mapping[Name, list[float]],
+    rng: Random,
+) -> None:
+    order = list(calls)
+    rng.shuffle(order)
+    for name in order:
+        calls[name]()  # brings this network's weights back into the caches
+        samples[name].append(measure(calls[name])[0])
+
+
+def _narrow(round_: int, samples: Mapping[Name, list[float]], precision: float) -> bool:
+    if round_ % _ROUNDS_BETWEEN_CHECKS:
+        return False
+    return all(relative_width(values) < precision for values in samples.values())
+
+
+def _ready(
+    network: nn.Module | Callable[[Tensor], object], images: Tensor
+) -> nn.Module | Callable[[Tensor], object]:
+    if not isinstance(network, nn.Module):
+        return network
+    # A copy: the caller's weights keep their device, type and mode.
+    return copy.deepcopy(network).eval().to(images.device, images.dtype)

@@ -1,0 +1,133 @@
+"""What a user asks to be measured, and what that means on this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitresnas.errors import InputError
+from vitresnas.latency.condition import DTYPES, RUNTIMES, Condition
+from vitresnas.space.search_space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to measure; `None` leaves the choice to this machine.
+
+    `seconds`: about how long to measure. Fewer than the least number of rounds are never taken, so
+    a slow device or a large space takes longer.
+    """
+
+    device: str = "auto"
+    dtype: str = "fp32"
+    batch_size: int | None = None
+    runtime: str = "eager"
+    threads: int | None = None
+    seconds: float = 36.0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype is {self.dtype!r}: use one of {', '.join(DTYPES)}")
+        if self.runtime not in RUNTIMES:
+            raise InputError(f"runtime is {self.runtime!r}: use one of {', '.join(RUNTIMES)}")
+        for name in ("batch_size", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}: use a whole number of at least 1")
+        if not self.seconds > 0:
+            raise InputError(f"seconds is {self.seconds}: use a time above zero")
+
+
+def default_batch_size(image_size: int, device_type: str) -> int:
+    """Batches that keep a device busy without making a CPU wait for seconds.
+
+    CPU: 32 for images of up to 64 pixels, 8 above. GPU: 128.
+    """
+    if device_type == "cuda":
+        return 128
+    return 32 if image_size <= 64 else 8
+
+
+def resolve_device(name: str) -> str:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device torch can use here. Raises InputError."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device is {name!r}: use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cpu":
+        return "cpu"
+    if device.type != "cuda":
+        raise InputError(f"device is {name!r}: latency is measured on cpu and cuda devices")
+    count = torch.cuda.device_count()
+    if not torch.cuda.is_available() or (device.index or 0) >= count:
+        raise InputError(
+            f"device is {name!r} and torch sees {count} CUDA devices here: use --device cpu"
+            + (f" or cuda:0 to cuda:{count - 1}" if count else "")
+        )
+    return name
+
+
+def device_name(device: str) -> str:
+    """The hardware by name: what a table is for. CPU: model and the cores this process may use."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_cpu_model()}, {cores} cores"
+
+
+def resolve_condition(space: SearchSpace, request: Request) -> Condition:
+    """The condition that a request means on this machine, for this space."""
+    import torch
+
+    from vitresnas.latency.runtime import refuse_runtime
+
+    device = resolve_device(request.device)
+    refuse_runtime(request.runtime, device)
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **({"cuda": str(torch.version.cuda)} if device != "cpu" else {}),
+    }
+    return Condition(
+        space=space.name,
+        space_id=space.id,
+        image_size=space.image_size,
+        device=device_name(device),
+        dtype=request.dtype,
+        batch_size=request.batch_size
+        or default_batch_size(space.image_size, torch.device(device).type),
+        runtime=request.runtime,
+        backend=os.environ.get("VITRESNAS_BACKEND", "auto"),
+        threads=request.threads or torch.get_num_threads(),
+        driver=_driver(device),
+        versions=tuple(sorted(versions.items())),
+    )
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _driver(device: str) -> str:
+    """What sits between torch and the hardware: NVIDIA's driver, or the kernel of the system."""
+    if device.startswith("cuda"):
+        try:
+            return Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0]
+        except (OSError, IndexError):
+            return "NVIDIA driver, version unknown"
+    return f"{sys.platform} {platform.release()}"

@@ -1,0 +1,95 @@
+"""Numbers out of timings: quantiles, intervals, rank agreement, errors. numpy only.
+
+Which statistic, and why. Other processes, interrupts and clocks only ever *add* time, and on a
+shared machine they add it to a third or more of the samples. Prices (operations, and the networks
+they are calibrated and validated on) are therefore the tenth percentile of interleaved rounds: what
+the work takes when it is left alone, without resting on one lucky sample as the minimum would. On a
+quiet machine it lies a few percent below the median. Proofs (`Measurement`) report the median with
+its 95 % interval instead: what a user will see, disturbances included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+BOOTSTRAP_DRAWS = 2000
+BOOTSTRAP_SEED = 20210902
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Raw samples of one network's forward pass, one per round, in milliseconds per batch."""
+
+    samples_milliseconds: tuple[float, ...]
+
+    @cached_property
+    def median(self) -> float:
+        return float(np.median(self.samples_milliseconds))
+
+    @cached_property
+    def interval_95(self) -> tuple[float, float]:
+        """95 % interval of the median."""
+        return interval_95(self.samples_milliseconds)
+
+    def images_per_second(self, batch_size: int) -> float:
+        """By the median."""
+        return 1000.0 * batch_size / self.median
+
+    def images_per_second_interval_95(self, batch_size: int) -> tuple[float, float]:
+        low, high = self.interval_95
+        return 1000.0 * batch_size / high, 1000.0 * batch_size / low
+
+    def speedup_over(self, slow: Measurement) -> tuple[float, tuple[float, float]]:
+        """How many times faster than `slow`, with its 95 % interval.
+
+        Both must come from one `time_interleaved` run: the ratio is taken round by round, so a
+        machine that slows down for both cancels out.
+        """
+        pairs = zip(slow.samples_milliseconds, self.samples_milliseconds, strict=True)
+        ratios = [theirs / ours for theirs, ours in pairs]
+        return float(np.median(ratios)), interval_95(ratios)
+
+
+def interval_95(samples: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the median by bootstrap, with a fixed seed: same samples, same interval."""
+    if not samples:
+        raise ValueError("an interval needs at least one sample")
+    values = np.asarray(samples, dtype=float)
+    draws = np.random.default_rng(BOOTSTRAP_SEED).integers(
+        len(values), size=(BOOTSTRAP_DRAWS, len(values))
+    )
+    low, high = np.quantile(np.median(values[draws], axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float:
+    """Kendall's tau-b: 1 when both orders agree, -1 when they are opposite, 0 if one is constant.
+
+    Source: Kendall, "The treatment of ties in ranking problems" (1945).
+    """
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    upper = np.triu_indices(len(x), k=1)
+    sign_x = np.sign(x[:, None] - x[None, :])[upper]
+    sign_y = np.sign(y[:, None] - y[None, :])[upper]
+    norm = float(np.sqrt(np.abs(sign_x).sum() * np.abs(sign_y).sum()))
+    return float((sign_x * sign_y).sum()) / norm if norm else 0.0
+
+
+def percentage_errors(predicted: Sequence[float], measured: Sequence[float]) -> list[float]:
+    """Absolute errors in percent of what was measured."""
+    return [
+        100.0 * abs(guess / truth - 1.0) for guess, truth in zip(predicted, measured, strict=True)
+    ]
+
+
+def relative_width(samples: Sequence[float]) -> float:
+    """Width of the 95 % interval over the median."""
+    low, high = interval_95(samples)
+    return (high - low) / float(np.median(samples))
+
+
+Clock = Callable[[], float]

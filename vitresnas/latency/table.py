@@ -1,0 +1,208 @@
+"""LatencyTable: what every piece of a space costs under one condition, and so every network.
+
+A file holds several conditions. A piece that is not there is an error, never a default: a made-up
+time would win searches. Reading and pricing need no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vitresnas.errors import FileFormatError, MismatchError, MissingLatency
+from vitresnas.files import Fields, JsonObject, read_json, write_json
+from vitresnas.latency.calibration import Calibration
+from vitresnas.latency.condition import Condition
+from vitresnas.latency.timing import Timing
+from vitresnas.latency.validation import Validation
+from vitresnas.space.architecture import Architecture
+from vitresnas.space.operations import Operation, operation_from_json, operations
+
+KIND = "latency_table"
+
+Entry = tuple[Operation, Timing]
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """One condition: its entries, the calibration over them, and the error that remains.
+
+    `circumstances`: what the measurement itself was like (rounds, seconds, other processes' load).
+    """
+
+    condition: Condition
+    entries: tuple[Entry, ...]
+    calibration: Calibration
+    validation: Validation
+    validation_uniform: Validation
+    circumstances: JsonObject = field(hash=False)
+    environment: JsonObject = field(hash=False)
+
+    def milliseconds(self, architecture: Architecture) -> float:
+        """Predicted time of one batch. Raises MissingLatency for a piece that is not priced."""
+        return self.calibration.milliseconds(
+            (operation, self.timing(operation)) for operation in operations(architecture)
+        )
+
+    def images_per_second(self, architecture: Architecture) -> float:
+        """Predicted throughput at the condition's batch size. Raises MissingLatency."""
+        return 1000.0 * self.condition.batch_size / self.milliseconds(architecture)
+
+    def timing(self, operation: Operation) -> Timing:
+        """Raises MissingLatency naming the piece and the command that adds it."""
+        try:
+            return self._by_operation[operation]
+        except KeyError:
+            raise MissingLatency(
+                f"the latency table ({self.condition}) does not hold {operation}: measure a space "
+                f"that has it with `{self.condition.command(space='SPACE.json')}`"
+            ) from None
+
+    @cached_property
+    def _by_operation(self) -> dict[Operation, Timing]:
+        return dict(self.entries)
+
+    def to_json(self) -> JsonObject:
+        return {
+            **self.condition.to_json(),
+            "entries": [
+                {"operation": operation.to_json(), **timing.to_json()}
+                for operation, timing in self.entries
+            ],
+            "calibration": self.calibration.to_json(),
+            "validation": self.validation.to_json(),
+            "validation_uniform": self.validation_uniform.to_json(),
+            "circumstances": self.circumstances,
+            "environment": self.environment,
+        }
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> LatencyTable:
+        reader = Fields(value, where)
+        table = cls(
+            condition=Condition.take(reader, where),
+            entries=reader.items("entries", _entry_from_json),
+            calibration=Calibration.from_json(reader.take("calibration"), f"{where}, calibration"),
+            validation=Validation.from_json(reader.take("validation"), f"{where}, validation"),
+            validation_uniform=Validation.from_json(
+                reader.take("validation_uniform"), f"{where}, validation_uniform"
+            ),
+            circumstances=_free_object(reader, "circumstances"),
+            environment=_free_object(reader, "environment"),
+        )
+        reader.done()
+        if len(table._by_operation) != len(table.entries):
+            raise FileFormatError(f"{where}: an operation is listed twice: measure it anew")
+        return table
+
+
+def load_tables(path: str | Path) -> tuple[LatencyTable, ...]:
+    """Every condition of a file. Raises InputError or FileFormatError."""
+    reader = Fields(read_json(path, KIND), str(path))
+    tables = reader.items("conditions", LatencyTable.from_json)
+    reader.done()
+    if not tables:
+        raise FileFormatError(f"{path} has no conditions: measure one with bench/latency_table.py")
+    _refuse_twins(tables, str(path))
+    return tables
+
+
+def save_tables(path: str | Path, tables: Sequence[LatencyTable]) -> None:
+    """Write every condition, validated first; what stood at `path` is replaced in one step."""
+    _refuse_twins(tables, str(path))
+    conditions = [table.to_json() for table in tables]
+    for index, condition in enumerate(conditions):
+        if LatencyTable.from_json(condition, f"condition {index}") != tables[index]:
+            raise ValueError(f"condition {index} does not read back as it was written")
+    write_json(path, KIND, {"conditions": conditions})
+
+
+def merge_tables(tables: Sequence[LatencyTable], new: LatencyTable) -> tuple[LatencyTable, ...]:
+    """`new` in place of the table of the same condition, or after the others."""
+    kept = [table for table in tables if table.condition.key != new.condition.key]
+    return (*kept, new)
+
+
+def select_table(
+    tables: Sequence[LatencyTable],
+    *,
+    batch_size: int | None = None,
+    dtype: str | None = None,
+    runtime: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    space_id: str | None = None,
+    where: str = "the latency table",
+) -> LatencyTable:
+    """The one condition that matches; None asks nothing of a field.
+
+    `device` is a name as in `Condition.device`. Raises MismatchError, listing what is there and the
+    command that adds what was asked for, when no condition matches or several do.
+    """
+    wanted: dict[str, Any] = {
+        "space_id": space_id,
+        "device": device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "runtime": runtime,
+        "threads": threads,
+    }
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    matching = [
+        table
+        for table in tables
+        if all(getattr(table.condition, name) == value for name, value in wanted.items())
+    ]
+    if len(matching) == 1:
+        return matching[0]
+    asked = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in wanted.items())
+    there = "; ".join(_describe(table.condition) for table in matching or tables)
+    if matching:
+        raise MismatchError(
+            f"{where} holds {len(matching)} conditions for {asked or 'any request'} ({there}): "
+            "say which, with --batch-size, --dtype, --runtime or --threads"
+        )
+    raise MismatchError(
+        f"{where} has no condition with {asked}; it holds: {there}. "
+        "Measure what you need, on the device that you need it for, with "
+        f"`{_command(wanted, where)}`; conditions already in the file are kept"
+    )
+
+
+def _describe(condition: Condition) -> str:
+    return f"{condition} (space id {condition.space_id})"
+
+
+def _command(wanted: dict[str, Any], where: str) -> str:
+    options = [
+        f"--{name.replace('_', '-')} {wanted[name]}"
+        for name in ("batch_size", "dtype", "runtime", "threads")
+        if name in wanted
+    ]
+    out = where if where.endswith(".json") else "FILE"
+    return " ".join(("python bench/latency_table.py --space SPACE", *options, f"--out {out}"))
+
+
+def _refuse_twins(tables: Sequence[LatencyTable], where: str) -> None:
+    keys = [table.condition.key for table in tables]
+    for table in tables:
+        if keys.count(table.condition.key) > 1:
+            raise FileFormatError(f"{where} holds the same condition twice: {table.condition}")
+
+
+def _entry_from_json(value: object, where: str) -> Entry:
+    reader = Fields(value, where)
+    operation = operation_from_json(reader.take("operation"), f"{where}, operation")
+    timing = Timing.take(reader, where)
+    reader.done()
+    return operation, timing
+
+
+def _free_object(reader: Fields, name: str) -> JsonObject:
+    value = reader.take(name)
+    if not isinstance(value, dict):
+        raise reader.wrong(name, value, "an object with named fields")
+    return value
