@@ -136,12 +136,20 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 FULL_DISK = """
     import resource, sys
     from vitresnas.errors import StorageError
-    from vitresnas.files import append_line, write_json
+    from vitresnas.files import append_line, atomic_path, write_json
     from pathlib import Path
+    from safetensors.numpy import save_file
+    import numpy
 
     folder = Path(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    def write_weights():
+        with atomic_path(folder / "w.safetensors") as temporary:
+            save_file({"weight": numpy.zeros(5000)}, temporary)
+
     for attempt in (
+        write_weights,
         lambda: write_json(folder / "x.json", "example", {"text": "long" * 5000}),
         lambda: append_line(folder / "log.jsonl", {"text": "long" * 5000}),
     ):
@@ -165,8 +173,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_earlier_results(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     sentences = done.stdout.splitlines()
-    assert len(sentences) == 2
-    for sentence, name in zip(sentences, ("x.json", "log.jsonl"), strict=True):
+    names = ("w.safetensors", "x.json", "log.jsonl")
+    for sentence, name in zip(sentences, names, strict=True):
         assert sentence.startswith(f"no space left to write {tmp_path / name}: free some space")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     append_line(tmp_path / "log.jsonl", {"line": 2})

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -39,17 +40,26 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn a full disk or a folder that cannot be written into one sentence naming `path`."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _DISK_FULL:
+    except Exception as error:
+        number = _error_number(error)
+        if number in _DISK_FULL:
             raise StorageError(
                 f"no space left to write {path}: free some space or choose another folder, "
                 "then run the same command again; earlier results are untouched"
             ) from error
-        if error.errno in _NOT_WRITABLE:
+        if number in _NOT_WRITABLE:
             raise StorageError(
-                f"cannot write {path} ({error.strerror}): choose a folder you may write to"
+                f"cannot write {path} ({os.strerror(number)}): choose a folder you may write to"
             ) from error
         raise
+
+
+def _error_number(error: Exception) -> int:
+    if isinstance(error, OSError):
+        return error.errno or 0
+    # safetensors' writer has an exception of its own and the number in its text.
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else 0
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
