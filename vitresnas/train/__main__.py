@@ -1,0 +1,96 @@
+"""Train a super-network or one network; interrupted runs go on with the same command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from vitresnas.doors import Parser, door, print_json, say
+
+if TYPE_CHECKING:
+    from vitresnas.train.recipe import Recipe
+
+EXAMPLE = """vitresnas train --recipe digits-supernet --out supernet
+  vitresnas train --recipe cifar-supernet --data my-images --dry-run
+  vitresnas train --recipe digits-retrain --architecture found/architecture.json \\
+      --init inherited --supernet supernet --out retrained"""
+
+
+@door
+def main(argv: Sequence[str] | None = None) -> int:
+    options = vars(_parser().parse_args(argv))
+    out, device, workers = (options.pop(name) for name in ("out", "device", "workers"))
+    as_json, only_look = options.pop("json"), options.pop("dry_run")
+    # Imports of torch wait until the command line has been understood.
+    from vitresnas.train.recipes import load_recipe
+
+    recipe = _override(load_recipe(options.pop("recipe")), options)
+    if only_look:
+        from vitresnas.train.run import look
+
+        found = look(recipe, device=device, workers=workers)
+        print_json(found.to_json()) if as_json else print("\n".join(found.lines()))
+        return 0
+    from vitresnas.train.run import run
+
+    out = out or f"runs/{recipe.name}"
+    result = run(recipe, out, device=device, workers=workers)
+    for note in result.data["notes"]:
+        say(f"note: {note}")
+    if as_json:
+        print_json({"out": out, **result.to_json()})
+    else:
+        print("\n".join([*result.lines(), f"written to {out}"]))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="vitresnas train", description=__doc__, example=EXAMPLE)
+    parser.add_argument("--recipe", required=True, help="what to train and how, by name")
+    parser.add_argument("--data", help="digits, a folder of images, or a folder of Parquet files")
+    parser.add_argument("--space", help="super-networks: a space by name or file")
+    parser.add_argument("--architecture", help="retraining: the network, by file or name")
+    parser.add_argument("--init", choices=("inherited", "random"), help="retraining: its weights")
+    parser.add_argument("--supernet", help="the super-network that inherited weights come from")
+    parser.add_argument("--out", help="the folder to write (default: runs/RECIPE)")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--workers", type=int, help="processes that decode and augment images")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what it is and how long it takes"
+    )
+    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    return parser
+
+
+def _override(recipe: Recipe, options: dict[str, Any]) -> Recipe:
+    """The recipe with what the command line names. Raises InputError for what does not apply."""
+    from vitresnas.errors import InputError
+    from vitresnas.train.recipe import RETRAIN, SUPERNET
+
+    given = {name: value for name, value in options.items() if value is not None}
+    foreign = {SUPERNET: ("architecture", "init", "supernet"), RETRAIN: ("space",)}[recipe.task]
+    for name in foreign:
+        if name in given:
+            raise InputError(
+                f"--{name} has no meaning for {recipe.name}, a recipe of the kind {recipe.task}: "
+                "leave it out, or choose another recipe"
+            )
+    if recipe.task == RETRAIN and "architecture" not in given:
+        raise InputError(
+            f"{recipe.name} trains one network: name it with --architecture FILE "
+            "(a search writes OUT/architecture.json)"
+        )
+    if "supernet" in given and given.get("init") != "inherited":
+        raise InputError("--supernet is only read for inherited weights: add --init inherited")
+    return replace(recipe, **given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""What a run tells about itself: metrics.jsonl, one line per epoch, and TensorBoard scalars."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vitresnas.files import JsonObject, append_line, atomic_write, read_lines, storage_errors
+
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+
+
+class MetricLog:
+    """Appends epochs to the log of a run that may be continuing.
+
+    `epochs` is what the checkpoint holds: later lines, written by a run that was killed before
+    its checkpoint, are taken out, because those epochs are trained again.
+    """
+
+    def __init__(self, out: Path, epochs: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # a second of imports
+
+        self._path = out / METRICS
+        lines = read_lines(self._path)
+        kept = [line for line in lines if line["epoch"] <= epochs]
+        if len(kept) < len(lines):
+            text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept)
+            atomic_write(self._path, text.encode())
+        self._folder = out / TENSORBOARD
+        with storage_errors(self._folder):
+            self._writer = SummaryWriter(str(self._folder), purge_step=epochs + 1)
+
+    def write(self, record: JsonObject) -> None:
+        """Log one epoch; its numbers also become scalars."""
+        append_line(self._path, record)
+        with storage_errors(self._folder):
+            for name, value in record.items():
+                if name != "epoch":
+                    self._writer.add_scalar(
+                        name.replace("holdout_", "holdout/"), value, record["epoch"]
+                    )
+            self._writer.flush()
+
+    def close(self) -> None:
+        with storage_errors(self._folder):
+            self._writer.close()

@@ -1,0 +1,47 @@
+"""AdamW and its schedule, both timm's."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import nn
+from torch.optim import Optimizer
+
+from vitresnas.train.recipe import Recipe
+
+
+def create_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """AdamW; weight decay skips 1-D parameters and the prefix tokens (ViT-ResNAS, section 4)."""
+    from timm.optim import create_optimizer_v2
+
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        is_free = parameter.ndim <= 1 or name.endswith("prefix_tokens")
+        (free if is_free else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    optimizer = create_optimizer_v2(
+        groups, opt="adamw", lr=recipe.learning_rate, betas=recipe.betas, fused=True
+    )
+    return cast(Optimizer, optimizer)
+
+
+def create_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> Any:
+    """Linear warm-up, then a cosine to the final rate, step by step: `schedule.step_update(n)`."""
+    from timm.scheduler import CosineLRScheduler
+
+    steps = recipe.epochs * steps_per_epoch
+    # A run shorter than its warm-up (a trial of one epoch) warms up for a fifth of it.
+    warmup = min(recipe.warmup_epochs * steps_per_epoch, steps // 5)
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=steps - warmup,
+        lr_min=recipe.final_learning_rate,
+        warmup_t=warmup,
+        warmup_lr_init=recipe.warmup_learning_rate,
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )

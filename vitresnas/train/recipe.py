@@ -1,0 +1,74 @@
+"""Recipe: every number that shapes a training run, in one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from vitresnas.data.augmentation import Augmentation
+from vitresnas.data.mixing import Mixing
+from vitresnas.errors import InputError
+from vitresnas.files import JsonObject
+
+SUPERNET, RETRAIN = "supernet", "retrain"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train, on what, and how; `recipes.py` holds the ones with names.
+
+    Two equal recipes on the same images give the same weights on a CPU, bit for bit.
+    """
+
+    name: str
+    task: str  # "supernet": the weights of a whole space; "retrain": one network
+    space: str = "digits"  # a space by name or file, for super-networks
+    architecture: str = ""  # an architecture as load_architecture reads it, for retraining
+    init: str = "random"  # retraining: "random", or "inherited" from `supernet`
+    supernet: str = ""  # a super-network directory, for inherited weights
+    data: str = "digits"  # as load_data reads it; empty: the command must name images
+    seed: int = 0
+
+    epochs: int = 120
+    batch_size: int = 128
+    groups: int = 4  # sub-networks per step
+    widening_epochs: int = 0  # E_w: choices open one by one, channels are sorted, until then
+
+    learning_rate: float = 5e-4
+    final_learning_rate: float = 1e-5
+    warmup_epochs: int = 5
+    warmup_learning_rate: float = 1e-6
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_gradient: float = 0.0  # by norm; 0 switches it off
+    drop_path: float = 0.0
+    average: float = 0.0  # decay of the weight average; 0 switches it off
+    dtype: str = "auto"  # "bf16" under autocast, "fp32"; auto: bf16 on a GPU that has it
+    path: str = "sliced"  # how a super-network step is computed
+    evaluate_every: int = 10  # epochs between looks at the hold-out
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    mixing: Mixing = field(default_factory=Mixing)
+
+    def __post_init__(self) -> None:
+        if self.task not in (SUPERNET, RETRAIN):
+            raise InputError(f"task is {self.task!r}: use {SUPERNET} or {RETRAIN}")
+        for name in ("epochs", "batch_size", "groups", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: use at least 1")
+        if self.task == SUPERNET and self.batch_size % self.groups:
+            raise InputError(
+                f"batch_size {self.batch_size} cannot be divided into {self.groups} equal groups: "
+                "use a multiple of groups"
+            )
+        if self.init not in ("random", "inherited"):
+            raise InputError(f"init is {self.init!r}: use random or inherited")
+        if self.init == "inherited" and not self.supernet:
+            raise InputError(
+                "inherited weights need a super-network to inherit from: add --supernet DIR, "
+                "or --init random"
+            )
+        if self.dtype not in ("auto", "fp32", "bf16"):
+            raise InputError(f"dtype is {self.dtype!r}: use auto, fp32 or bf16")
+
+    def to_json(self) -> JsonObject:
+        return asdict(self)

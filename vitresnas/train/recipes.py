@@ -1,0 +1,138 @@
+"""Recipes by name. A variant calls another recipe and changes fields; the command line selects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from vitresnas.data.augmentation import Augmentation
+from vitresnas.data.mixing import Mixing
+from vitresnas.errors import InputError
+from vitresnas.train.recipe import RETRAIN, SUPERNET, Recipe
+
+
+def digits_supernet() -> Recipe:
+    """The super-network of the `digits` space on scikit-learn's digits.
+
+    Paper: ViT-ResNAS (arXiv 2109.00642), section 3.3, shrunk to 1,137 images of 16 pixels.
+    Command: vitresnas train --recipe digits-supernet --out DIR
+    """
+    return Recipe(
+        name="digits-supernet",
+        task=SUPERNET,
+        space="digits",
+        epochs=20,
+        batch_size=32,
+        groups=2,
+        widening_epochs=4,
+        learning_rate=1e-3,
+        warmup_epochs=2,
+        clip_gradient=1.0,
+        evaluate_every=5,
+        augmentation=Augmentation(shift=0.08, scale=0.1, rotate=8.0),
+        mixing=Mixing(smoothing=0.1),
+    )
+
+
+def cifar_supernet() -> Recipe:
+    """The super-network of the `cifar` space on images of 32 pixels; give them with --data.
+
+    Paper: ViT-ResNAS, section 3.3: 120 epochs, widening over the first 30, AdamW at 5e-4 per 512
+    images. Batch 1024 in 16 groups of 64 is what the paper's eight GPUs see together.
+    Command: vitresnas train --recipe cifar-supernet --data DIR --out DIR
+    Cost and accuracy: not measured yet; 5.4 M images at 0.38 G MACs each on average, for a GPU.
+    """
+    return Recipe(
+        name="cifar-supernet",
+        task=SUPERNET,
+        space="cifar",
+        data="",
+        epochs=120,
+        batch_size=1024,
+        groups=16,
+        widening_epochs=30,
+        learning_rate=1e-3,
+        warmup_epochs=5,
+        drop_path=0.1,
+        clip_gradient=1.0,
+        augmentation=Augmentation(shift=0.125, flip=0.5, erase=0.25, policy="rand-m9-mstd0.5-inc1"),
+        mixing=Mixing(mixup=0.8, cutmix=1.0, smoothing=0.1),
+    )
+
+
+def cifar_nano_supernet() -> Recipe:
+    """The super-network of the small `cifar-nano` space, sized for a CPU; give images with --data.
+
+    Paper: as cifar-supernet, with cheap augmentation on batches and weaker regularisation.
+    Command: vitresnas train --recipe cifar-nano-supernet --data DIR --out DIR
+    """
+    return replace(
+        cifar_supernet(),
+        name="cifar-nano-supernet",
+        space="cifar-nano",
+        epochs=40,
+        batch_size=128,
+        groups=4,
+        widening_epochs=10,
+        drop_path=0.0,
+        evaluate_every=2,
+        augmentation=Augmentation(shift=0.125, flip=0.5),
+        mixing=Mixing(smoothing=0.1),
+    )
+
+
+def digits_retrain() -> Recipe:
+    """One network of the `digits` space, trained on its own; give it with --architecture.
+
+    Paper: ViT-ResNAS, section 4: the recipe of the super-network with a weight average.
+    Command: vitresnas train --recipe digits-retrain --architecture FILE --out DIR
+    """
+    return replace(
+        digits_supernet(),
+        name="digits-retrain",
+        task=RETRAIN,
+        space="",
+        architecture="digits:largest",
+        widening_epochs=0,
+        epochs=40,
+        groups=1,
+        average=0.995,
+    )
+
+
+def cifar_retrain() -> Recipe:
+    """One network of the `cifar` space, trained on its own, as the paper does with its winners.
+
+    Paper: ViT-ResNAS, section 4: 300 epochs, drop path 0.2, weight average 0.99996 at 1.4 M steps
+    (here 0.9995, for 13,000 steps).
+    Command: vitresnas train --recipe cifar-retrain --architecture FILE --data DIR --out DIR
+    Cost and accuracy: not measured yet.
+    """
+    return replace(
+        cifar_supernet(),
+        name="cifar-retrain",
+        task=RETRAIN,
+        space="",
+        architecture="cifar:largest",
+        widening_epochs=0,
+        epochs=300,
+        groups=1,
+        drop_path=0.2,
+        average=0.9995,
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "digits-supernet": digits_supernet,
+    "cifar-nano-supernet": cifar_nano_supernet,
+    "cifar-supernet": cifar_supernet,
+    "digits-retrain": digits_retrain,
+    "cifar-retrain": cifar_retrain,
+}
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by name. Raises InputError listing the names."""
+    if name not in RECIPES:
+        raise InputError(f"there is no recipe {name!r}: use {', '.join(RECIPES)}")
+    return RECIPES[name]()

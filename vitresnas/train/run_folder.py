@@ -1,0 +1,61 @@
+"""A run's folder belongs to one run, and to one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+from vitresnas.errors import MismatchError
+from vitresnas.files import JsonObject, read_json, storage_errors, write_json
+
+RUN = "training_run.json"
+
+
+def claim(out: Path, identity: JsonObject) -> None:
+    """Write down what `out` trains, or check that it is `identity`.
+
+    Raises MismatchError naming the first field that differs.
+    """
+    path = out / RUN
+    if not path.exists():
+        write_json(path, "training_run", identity)
+        return
+    found, wanted = _flat(read_json(path, "training_run")), _flat(identity)
+    for field in sorted(found.keys() | wanted.keys()):
+        theirs, ours = found.get(field), wanted.get(field)
+        if theirs != ours:
+            raise MismatchError(
+                f"{out} holds a run with {field} {theirs!r}, this command's is {ours!r}: "
+                "choose another --out, or repeat the command that began it"
+            )
+
+
+@contextlib.contextmanager
+def only_process(out: Path) -> Iterator[None]:
+    """Hold `out` against a second process; the lock dies with its process, whatever kills it."""
+    path = out / ".lock"
+    with storage_errors(path):
+        out.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
+        try:
+            # POSIX record locks: forked workers do not inherit them.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MismatchError(
+                f"another process is training in {out}: wait for it, or choose another --out"
+            ) from None
+        yield
+
+
+def _flat(value: JsonObject, prefix: str = "") -> JsonObject:
+    """{"a": {"b": 1}} -> {"a.b": 1}, with tuples as JSON has them."""
+    flat: JsonObject = {}
+    for name, item in value.items():
+        if isinstance(item, dict):
+            flat.update(_flat(item, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = list(item) if isinstance(item, tuple) else item
+    return flat

@@ -1,0 +1,203 @@
+"""What the one loop trains: a super-network, or one network found in a search."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vitresnas.data.image_set import ImageSet
+from vitresnas.data.load import Data
+from vitresnas.data.streams import stream
+from vitresnas.errors import DataError
+from vitresnas.files import JsonObject
+from vitresnas.models import ViTRes, create_model
+from vitresnas.models.model_directory import save_model
+from vitresnas.space import Architecture, SearchSpace, load_architecture, load_space, macs
+from vitresnas.supernet.directory import load_supernet, save_supernet
+from vitresnas.supernet.sampling import draw_architectures
+from vitresnas.supernet.sorting import sort_channels
+from vitresnas.supernet.supernet import Supernet
+from vitresnas.train.evaluate import Score, evaluate
+from vitresnas.train.recipe import SUPERNET, Recipe
+
+RANDOM_REPORTED = 3  # random sub-networks in a super-network's report
+
+
+class Task(Protocol):
+    """The seam between the loop and what it trains."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def description(self) -> str: ...
+
+    def identity(self) -> JsonObject:
+        """What decides the result besides recipe and data."""
+
+    def begin_epoch(
+        self, epoch: int, optimizer: Optimizer, averages: Sequence[nn.Module]
+    ) -> None: ...
+
+    def heads(self, images_BCHW: Tensor, epoch: int, step: int) -> Mapping[str, Tensor]:
+        """Logits by head, in training mode."""
+
+    def expected_macs(self, epoch: int) -> float:
+        """MACs per image and forward pass at this epoch, for the ETA."""
+
+    def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Score]:
+        """Scores by name; `full` adds what only the last report needs."""
+
+    def save(self, model: nn.Module, out: Path, card: Mapping[str, Any]) -> None: ...
+
+
+def create_task(recipe: Recipe, data: Data) -> Task:
+    """The task a recipe asks for, its weights initialised from the recipe's seed."""
+    torch.manual_seed(stream(recipe.seed, "init"))
+    if recipe.task == SUPERNET:
+        return SupernetTask(recipe, supernet_space(recipe, data))
+    return RetrainTask(recipe, len(data.class_names))
+
+
+def image_size(recipe: Recipe) -> int:
+    """The side of the images that a recipe's networks read."""
+    if recipe.task == SUPERNET:
+        return load_space(recipe.space).image_size
+    return load_architecture(recipe.architecture).image_size
+
+
+def supernet_space(recipe: Recipe, data: Data) -> SearchSpace:
+    """The recipe's space with the data's classes."""
+    return load_space(recipe.space).with_data(classes=len(data.class_names))
+
+
+@dataclass
+class SupernetTask:
+    """Every step runs one drawn sub-network per group of the batch."""
+
+    recipe: Recipe
+    space: SearchSpace
+
+    def __post_init__(self) -> None:
+        self.model = Supernet(self.space, drop_path=self.recipe.drop_path, path=self.recipe.path)
+
+    @property
+    def description(self) -> str:
+        return f"super-network of {self.space.name} ({self.space.size:.1e} networks)"
+
+    def identity(self) -> JsonObject:
+        return {"space_id": self.space.id}
+
+    def begin_epoch(self, epoch: int, optimizer: Optimizer, averages: Sequence[nn.Module]) -> None:
+        if self.recipe.widening_epochs and epoch <= self.recipe.widening_epochs:
+            sort_channels(self.model, optimizer, averages)
+
+    def heads(self, images_BCHW: Tensor, epoch: int, step: int) -> Mapping[str, Tensor]:
+        rng = Random(stream(self.recipe.seed, "architectures", epoch, step))
+        return self.model.forward_heads(images_BCHW, self._draw(rng, epoch), patches=False)
+
+    def expected_macs(self, epoch: int) -> float:
+        rng = Random(stream(self.recipe.seed, "expected_macs", epoch))
+        drawn = [a for _ in range(8) for a in self._draw(rng, epoch)]
+        return sum(map(macs, drawn)) / len(drawn)
+
+    def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Score]:
+        rng = Random(stream(self.recipe.seed, "reported"))
+        chosen = {"largest": self.space.largest, "smallest": self.space.smallest}
+        for number in range(RANDOM_REPORTED if full else 0):
+            chosen[f"random_{number + 1}"] = self.space.sample(rng)
+        model.eval()
+        found = {
+            name: evaluate(partial(_run_alone, model, architecture), images)
+            for name, architecture in chosen.items()
+        }
+        model.train()
+        return found
+
+    def save(self, model: nn.Module, out: Path, card: Mapping[str, Any]) -> None:
+        save_supernet(cast(Supernet, model), out, card)
+
+    def _draw(self, rng: Random, epoch: int) -> tuple[Architecture, ...]:
+        return draw_architectures(
+            self.space,
+            self.recipe.groups,
+            rng,
+            epoch=epoch,
+            widening_epochs=self.recipe.widening_epochs,
+        )
+
+
+def _weights_digest(model: nn.Module) -> str:
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return found.hexdigest()[:12]
+
+
+def _run_alone(model: nn.Module, architecture: Architecture, images_BCHW: Tensor) -> Tensor:
+    return cast(Tensor, model(images_BCHW, (architecture,)))
+
+
+class RetrainTask:
+    """One architecture, from random or inherited weights."""
+
+    def __init__(self, recipe: Recipe, classes: int) -> None:
+        self.recipe = recipe
+        self.architecture = load_architecture(recipe.architecture)
+        self.model: ViTRes
+        if recipe.init == "inherited":
+            supernet = load_supernet(recipe.supernet)
+            self._check_classes(
+                supernet.space.classes, f"the super-network {recipe.supernet}", classes
+            )
+            self._check_classes(self.architecture.classes, "the architecture", classes)
+            self.model = create_model(self.architecture, drop_path=recipe.drop_path)
+            self.model.load_state_dict(supernet.extract(self.architecture).state_dict())
+        else:
+            # Only the classifier knows the classes, and it starts from random numbers anyway.
+            self.architecture = replace(self.architecture, classes=classes)
+            self.model = create_model(self.architecture, drop_path=recipe.drop_path)
+
+    @property
+    def description(self) -> str:
+        return f"network {self.architecture.id}, {self.recipe.init} weights"
+
+    def identity(self) -> JsonObject:
+        identity: JsonObject = {"architecture_id": self.architecture.id}
+        if self.recipe.init == "inherited":
+            identity["initial_weights"] = _weights_digest(self.model)
+        return identity
+
+    def begin_epoch(self, epoch: int, optimizer: Optimizer, averages: Sequence[nn.Module]) -> None:
+        pass  # one network: nothing is sorted, nothing widens
+
+    def heads(self, images_BCHW: Tensor, epoch: int, step: int) -> Mapping[str, Tensor]:
+        return self.model.forward_heads(images_BCHW)
+
+    def expected_macs(self, epoch: int) -> float:
+        return macs(self.architecture)
+
+    def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Score]:
+        model.eval()
+        score = evaluate(lambda images_BCHW: cast(Tensor, model(images_BCHW)), images)
+        model.train()
+        return {"network": score}
+
+    def save(self, model: nn.Module, out: Path, card: Mapping[str, Any]) -> None:
+        save_model(cast(ViTRes, model), out, card)
+
+    def _check_classes(self, found: int, what: str, classes: int) -> None:
+        if found != classes:
+            raise DataError(
+                f"{what} has {found} classes and the data {classes}: inherit from a super-network "
+                "trained on this data, or use --init random"
+            )
