@@ -38,6 +38,12 @@ def test_timms_data_configuration_is_read_from_the_model(small_tiny):
     assert config["mean"] == (0.485, 0.456, 0.406) and config["std"] == (0.229, 0.224, 0.225)
 
 
+def test_another_resolution_is_told_to_timm_too(small_tiny):
+    other = small_tiny.at_resolution(56)
+    assert timm.data.resolve_model_data_config(other)["input_size"] == (3, 56, 56)
+    assert timm.data.resolve_model_data_config(small_tiny)["input_size"] == (3, 112, 112)
+
+
 def test_features_then_head_are_the_forward_pass(small_tiny):
     images = torch.randn(1, 3, 112, 112)
     with torch.inference_mode():

@@ -66,6 +66,13 @@ class TimmViTRes(ViTRes):
             if old is not None:
                 setattr(self, name, _fresh_like(old, num_classes))
 
+    def at_resolution(self, image_size: int) -> TimmViTRes:
+        new = super().at_resolution(image_size)
+        assert isinstance(new, TimmViTRes)  # a copy of this network
+        size = (self.architecture.channels, image_size, image_size)
+        new.default_cfg = new.pretrained_cfg = {**self.pretrained_cfg, "input_size": size}
+        return new
+
     def forward_head(self, features: Features, pre_logits: bool = False) -> Any:
         """What `forward_features` returned to logits (B, K), or to the class token (B, C)."""
         if pre_logits:
