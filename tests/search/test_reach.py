@@ -1,0 +1,111 @@
+"""The extremes of a space are exact, also where the narrowest network is not the fastest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import product
+from random import Random
+
+import pytest
+
+from vitresnas.errors import UnreachableTarget
+from vitresnas.search import Constraint
+from vitresnas.search.reach import cheapest, dearest, find_lean, throughput_reach, total
+from vitresnas.space import Architecture, Block, SearchSpace, Stage, macs
+
+
+def every_network(space: SearchSpace) -> set[Architecture]:
+    """All of a small space, by brute force."""
+    menus = []
+    for choices in space.stages:
+        blocks = [Block(h, m) for h, m in product(choices.heads, choices.hidden)]
+        positions = [
+            [*blocks, None] if choices.may_skip(position) else blocks
+            for position in range(choices.blocks)
+        ]
+        menus.append(
+            [
+                Stage(embed, choices.head_dim, tuple(pattern))
+                for embed in choices.embed
+                for pattern in product(*positions)
+            ]
+        )
+    found = {replace(space.largest, stages=stages) for stages in product(*menus)}
+    return {network for network in found if network in space}
+
+
+def test_the_extremes_are_those_of_the_whole_space(handful, prices):
+    networks = every_network(handful)
+    assert len(networks) == handful.size
+    reach = throughput_reach(handful, prices)
+    speeds = [prices.images_per_second(network) for network in networks]
+    assert (reach.minimum, reach.maximum) == (min(speeds), max(speeds))
+    assert reach.bound == reach.maximum
+
+
+def test_the_fastest_may_be_wider_than_the_narrowest(digits, prices):
+    reach = throughput_reach(digits, prices)
+    assert reach.fastest in digits and reach.slowest in digits
+    assert reach.fastest != digits.smallest
+    assert reach.maximum > prices.images_per_second(digits.smallest)
+    rng = Random(0)
+    drawn = [prices.images_per_second(digits.sample(rng)) for _ in range(500)]
+    assert reach.minimum < min(drawn) and max(drawn) < reach.maximum
+
+
+def test_macs_are_least_in_the_smallest_network(digits):
+    def piece(operation):
+        return operation.macs
+
+    assert cheapest(digits, piece) == digits.smallest
+    assert total(dearest(digits, piece), piece) == macs(digits.largest)
+
+
+class LargerOfTwoSums:
+    """Time is the larger of a host's and a device's sum: no plain sum of pieces."""
+
+    def host(self, operation):
+        return 0.5 + 1e-9 * operation.macs
+
+    def device(self, operation):
+        return 2e-7 * operation.macs
+
+    @property
+    def pieces(self):
+        shares = [index / 20 for index in range(21)]
+        return [
+            lambda op, share=share: share * self.host(op) + (1 - share) * self.device(op)
+            for share in shares
+        ]
+
+    def images_per_second(self, architecture):
+        return self.images_per_second_of(
+            max(total(architecture, self.host), total(architecture, self.device))
+        )
+
+    def images_per_second_of(self, milliseconds):
+        return 1000 / milliseconds
+
+
+def test_where_host_and_device_overlap_the_bound_is_above_every_network(handful):
+    prices = LargerOfTwoSums()
+    speeds = [prices.images_per_second(network) for network in every_network(handful)]
+    reach = throughput_reach(handful, prices)
+    assert reach.maximum <= max(speeds) <= reach.bound * (1 + 1e-12)
+    assert reach.bound <= 1.05 * max(speeds)
+    assert reach.minimum == min(speeds)
+
+
+def test_a_bound_out_of_reach_names_the_range(digits, prices):
+    reach = throughput_reach(digits, prices)
+    with pytest.raises(UnreachableTarget, match=f"{reach.minimum:,.6g} to {reach.maximum:,.6g}"):
+        find_lean(digits, (Constraint("throughput", reach.maximum * 1.001),), prices)
+    with pytest.raises(UnreachableTarget, match=re.escape(f"{macs(digits.smallest):,.6g}")):
+        find_lean(digits, (Constraint("macs", 1000),), None)
+
+
+def test_the_lean_network_keeps_every_constraint_that_the_extremes_keep(digits, prices):
+    reach = throughput_reach(digits, prices)
+    just = (Constraint("throughput", reach.maximum),)
+    assert find_lean(digits, just, prices) == reach.fastest

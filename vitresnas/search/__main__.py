@@ -1,0 +1,155 @@
+"""Find the best network of a space that reaches a throughput on this machine, and prove it.
+
+python -m vitresnas.search --throughput-target 2x
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitresnas.doors import Parser, door, print_json
+from vitresnas.errors import InputError
+from vitresnas.search.constraint import COSTS, Target, parse_constraint
+
+if TYPE_CHECKING:
+    from vitresnas.search.prepare import Training
+    from vitresnas.search.result import SearchResult
+
+MISSED = 4
+_PASSED_ON = (
+    *("space", "data", "supernet", "latency_table", "batch_size", "dtype", "runtime", "threads"),
+    *("device", "strategy", "seed", "out", "accept_foreign_table"),
+)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m vitresnas.search",
+        description=__doc__,
+        example="python -m vitresnas.search --throughput-target 2x --out runs/twice",
+    )
+    add = parser.add_argument
+    add(
+        "--throughput-target",
+        required=True,
+        metavar="N|Nx",
+        help="images per second, as in 2000, or times the space's largest network, as in 2x",
+    )
+    add("--space", default="digits", help="a space by name or file (default digits)")
+    add("--data", help="digits (default), a folder of images, or of Parquet files")
+    add("--supernet", type=Path, help="a trained super-network; without it one is trained")
+    add("--latency-table", type=Path, help="a measured table; without it this machine is measured")
+    add("--batch-size", type=_WholeNumber(1), help="images per batch when timed")
+    add("--dtype", choices=("fp32", "bf16", "fp16"), help="number type when timed")
+    add("--runtime", choices=("eager", "compile", "cuda-graph"), help="how networks are run")
+    add("--threads", type=_WholeNumber(1), help="CPU threads when timed")
+    add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    add("--strategy", choices=("evolution",), default="evolution", help="default evolution")
+    add(
+        "--constraint",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"a further bound, as in macs=20M; may be repeated; names: {', '.join(COSTS)}",
+    )
+    add("--seed", type=_WholeNumber(0), default=0, help="of every random choice (default 0)")
+    add("--out", type=Path, default=Path("runs/search"), help="folder (default runs/search)")
+    add(
+        "--accept-foreign-table",
+        action="store_true",
+        help='search for the device of a table measured elsewhere; the verdict is "unproven"',
+    )
+    add("--json", action="store_true", help="print the result as one JSON document on stdout")
+    return parser
+
+
+@door
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    constraints = tuple(parse_constraint(text) for text in arguments.constraint)
+    if any(constraint.name == "throughput" for constraint in constraints):
+        raise InputError("throughput is bounded by --throughput-target: leave the constraint out")
+    target = Target.parse(arguments.throughput_target)
+    from vitresnas.search.run import SearchRequest, files_written, run
+
+    request = SearchRequest(
+        target=target,
+        constraints=constraints,
+        **{name: getattr(arguments, name) for name in _PASSED_ON},
+    )
+    result = run(request, _training_for)
+    files = files_written(request.out)
+    if arguments.json:
+        print_json({**result.to_json(), "files": files})
+    else:
+        print(summary(result))
+        print("\n".join(f"  {what:<13} {path}" for what, path in files.items()))
+    return MISSED if result.verdict == "missed" else 0
+
+
+def summary(result: SearchResult) -> str:
+    """A few lines for people."""
+    best, target = result.best, result.target
+    loss, accuracy = best.candidate.score.negative_log_likelihood, best.candidate.score.accuracy
+    lines = [
+        f"{result.verdict}: {target['requested']} at batch {target['batch_size']}, "
+        f"{target['dtype']}, {target['runtime']}, on {target['device']}"
+    ]
+    if best.speed:
+        low, high = best.speed.interval_95
+        low_x, high_x = best.speed.relative_interval_95
+        lines.append(
+            f"  measured      {best.speed.images_per_second:,.0f} images/s ({low:,.0f} to "
+            f"{high:,.0f}), {best.speed.relative:.2f}x the largest ({low_x:.2f} to {high_x:.2f})"
+        )
+    lines += [
+        f"  predicted     {best.candidate.predicted_images_per_second:,.0f} images/s",
+        f"  network       {best.candidate.id}: {best.candidate.macs / 1e6:,.1f} M MACs, "
+        f"{best.candidate.parameters / 1e6:,.2f} M parameters",
+        f"  hold-out      accuracy {accuracy:.4f}, negative log-likelihood {loss:.4f}",
+        f"  test          accuracy {result.test_accuracy:.4f}, extracted, weights inherited",
+        f"  candidates    {len(result.history)}, of which {len(result.pareto)} on the front",
+    ]
+    return "\n".join(lines)
+
+
+def _training_for(space: str, data: str | None) -> Training:
+    """How to train a super-network where none was given. Raises InputError where no recipe fits."""
+    from vitresnas.search.prepare import Training
+    from vitresnas.space import load_space
+    from vitresnas.train.recipes import RECIPES
+    from vitresnas.train.run import run
+
+    name = f"{load_space(space).name}-supernet"
+    if name not in RECIPES:
+        raise InputError(
+            f"no recipe fits the space {space}, so its super-network must be given: train one with "
+            f"`python -m vitresnas.train --recipe {next(iter(RECIPES))} --space {space} "
+            f"--data {data or 'digits'} --out DIR` and add --supernet DIR"
+        )
+    recipe = replace(RECIPES[name](), space=space, data=data or "digits")
+    # Paths do not decide weights: the space and the images count by their own digests.
+    shaped_by = {k: v for k, v in recipe.to_json().items() if k not in ("space", "data")}
+    return Training(name, shaped_by, lambda out: run(recipe, out))
+
+
+class _WholeNumber:
+    """An argument type whose complaint names the bound."""
+
+    def __init__(self, minimum: int) -> None:
+        self._minimum = minimum
+        self.__name__ = f"whole number of at least {minimum}"  # argparse prints this
+
+    def __call__(self, text: str) -> int:
+        value = int(text)
+        if value < self._minimum:
+            raise ValueError(text)
+        return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""What a search knows about one network: its score, its costs, and later its measured speed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vitresnas.errors import FileFormatError
+from vitresnas.files import Fields, JsonObject
+from vitresnas.space import Architecture
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a network does on the hold-out, with inherited weights.
+
+    Candidates are ranked by `negative_log_likelihood` (nats per image, lower is better); with few
+    images it ranks far better than accuracy, which is reported beside it.
+    """
+
+    negative_log_likelihood: float
+    accuracy: float | None = None
+    images: int = 0
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.negative_log_likelihood)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One scored network. `parents` are the ids it was bred from; none for a random draw."""
+
+    architecture: Architecture
+    score: Score
+    predicted_images_per_second: float | None
+    macs: int
+    parameters: int
+    parents: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return self.architecture.id
+
+    @property
+    def rank(self) -> tuple[float, str]:
+        """Sorts the best first; the id settles ties, so that every run settles them alike."""
+        return self.score.negative_log_likelihood, self.id
+
+    def to_json(self) -> JsonObject:
+        return {
+            "id": self.id,
+            "architecture": self.architecture.to_json(),
+            "score": self.score.accuracy,
+            "negative_log_likelihood": self.score.negative_log_likelihood,
+            "images": self.score.images,
+            "predicted_images_per_second": self.predicted_images_per_second,
+            "macs": self.macs,
+            "parameters": self.parameters,
+            "parents": list(self.parents),
+        }
+
+    @classmethod
+    def take(cls, fields: Fields, where: str) -> Candidate:
+        """Read a candidate's fields, leaving others for the caller. Raises FileFormatError."""
+        architecture = Architecture.from_json(fields.take("architecture"), f"{where}, architecture")
+        found = fields.text("id")
+        if found != architecture.id:
+            raise FileFormatError(
+                f"{where}: the id is {found}, its architecture has {architecture.id}: "
+                "the file was put together from two searches"
+            )
+        parents = fields.take("parents")
+        if not isinstance(parents, list) or not all(isinstance(item, str) for item in parents):
+            raise fields.wrong("parents", parents, "a list of ids")
+        return cls(
+            architecture=architecture,
+            score=Score(
+                fields.number("negative_log_likelihood"),
+                optional_number(fields, "score"),
+                fields.integer("images", minimum=0),
+            ),
+            predicted_images_per_second=optional_number(fields, "predicted_images_per_second"),
+            macs=fields.integer("macs"),
+            parameters=fields.integer("parameters"),
+            parents=tuple(parents),
+        )
+
+    @classmethod
+    def from_json(cls, value: object, where: str = "the candidate") -> Candidate:
+        fields = Fields(value, where)
+        candidate = cls.take(fields, where)
+        fields.done()
+        return candidate
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A network's timed speed: medians and their 95 % intervals.
+
+    `relative` is its speed over that of the space's largest network, timed in the same run.
+    """
+
+    images_per_second: float
+    interval_95: Interval
+    relative: float
+    relative_interval_95: Interval
+    samples: int
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate as the answer: with its measured speed, or without where none was taken."""
+
+    candidate: Candidate
+    speed: Speed | None = None
+
+    def to_json(self) -> JsonObject:
+        timed = self.speed
+        return {
+            **self.candidate.to_json(),
+            "measured_images_per_second": timed and timed.images_per_second,
+            "measured_interval_95": timed and list(timed.interval_95),
+            "measured_relative": timed and timed.relative,
+            "measured_relative_interval_95": timed and list(timed.relative_interval_95),
+            "measured_samples": timed and timed.samples,
+        }
+
+    @classmethod
+    def from_json(cls, value: object, where: str = "the finalist") -> Finalist:
+        fields = Fields(value, where)
+        candidate = Candidate.take(fields, where)
+        median = optional_number(fields, "measured_images_per_second")
+        rest = [
+            fields.take(f"measured_{name}")
+            for name in ("interval_95", "relative", "relative_interval_95", "samples")
+        ]
+        speed: Speed | None = None
+        if median is not None:
+            speed = Speed(
+                median,
+                _interval(fields, "measured_interval_95"),
+                fields.number("measured_relative", minimum=0),
+                _interval(fields, "measured_relative_interval_95"),
+                fields.integer("measured_samples"),
+            )
+        elif any(item is not None for item in rest):
+            raise FileFormatError(f"{where} has an interval without a measured speed")
+        fields.done()
+        return cls(candidate, speed)
+
+
+def optional_number(fields: Fields, name: str) -> float | None:
+    """A number of at least 0, or null."""
+    return None if fields.take(name) is None else fields.number(name, minimum=0)
+
+
+def _interval(fields: Fields, name: str) -> Interval:
+    value = fields.take(name)
+    right = (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value)
+        and value[0] <= value[1]
+    )
+    if not right:
+        raise fields.wrong(name, value, "two numbers, the lower first")
+    return float(value[0]), float(value[1])

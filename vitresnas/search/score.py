@@ -1,0 +1,78 @@
+"""SupernetScorer: a sub-network's hold-out likelihood and accuracy with inherited weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from vitresnas.data import ImageSet
+from vitresnas.search.candidate import Score
+from vitresnas.space import Architecture
+from vitresnas.supernet import Supernet
+
+SCORING_BATCH = 500
+TRUNK_BUDGET_BYTES = 1 << 30
+
+
+class SupernetScorer:
+    """Scores architectures one at a time on a hold-out that stays on the device.
+
+    Batches are fixed by index, so a score depends on nothing but the network, the images and
+    `batch_size`: not on what was scored before. The trunk, which all sub-networks share, runs
+    once where its features fit in `trunk_budget` bytes.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        holdout: ImageSet,
+        *,
+        batch_size: int = SCORING_BATCH,
+        trunk_budget: int = TRUNK_BUDGET_BYTES,
+    ) -> None:
+        device = next(supernet.parameters()).device
+        self._supernet = supernet.eval()
+        self._holdout = holdout.to(device)
+        self._batch_size = batch_size
+        self._kept: list[tuple[Tensor, Tensor]] | None = None
+        embedding = supernet.space.embedding
+        # Features are (images, mid channels, side/2, side/2) in fp32.
+        per_image = 4 * embedding.mid_channels * (supernet.space.image_size // 2) ** 2
+        if per_image and per_image * len(holdout) <= trunk_budget:
+            with torch.inference_mode():
+                self._kept = list(self._trunk_batches())
+
+    @torch.inference_mode()
+    def __call__(self, architecture: Architecture) -> Score:
+        def classify(features_BMHW: Tensor) -> Tensor:
+            heads = self._supernet.forward_from_trunk(features_BMHW, (architecture,), patches=False)
+            return torch.stack(list(heads.values())).mean(0)
+
+        return _score(classify, self._kept if self._kept is not None else self._trunk_batches())
+
+    def _trunk_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images_BCHW, labels_B in self._holdout.batches(self._batch_size):
+            yield self._supernet.forward_trunk(images_BCHW), labels_B
+
+
+@torch.inference_mode()
+def score_model(model: nn.Module, images: ImageSet, *, batch_size: int = SCORING_BATCH) -> Score:
+    """The same score for a stand-alone network, on any split."""
+    device = next(model.parameters()).device
+    return _score(model.eval(), images.to(device).batches(batch_size))
+
+
+def _score(
+    classify: Callable[[Tensor], Tensor],
+    batches: Iterator[tuple[Tensor, Tensor]] | list[tuple[Tensor, Tensor]],
+) -> Score:
+    loss, correct, images = 0.0, 0, 0
+    for inputs_BCHW, labels_B in batches:
+        logits_BK = classify(inputs_BCHW).double()
+        losses_B = nn.functional.cross_entropy(logits_BK, labels_B, reduction="none")
+        loss += float(losses_B.sum())
+        correct += int((logits_BK.argmax(1) == labels_B).sum())
+        images += len(labels_B)
+    return Score(loss / images, correct / images, images)

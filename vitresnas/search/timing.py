@@ -1,0 +1,93 @@
+"""Real clocks for the proof: networks extracted from the super-network, timed interleaved here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitresnas.errors import FileFormatError
+from vitresnas.files import Fields, append_line, read_lines
+from vitresnas.latency import Condition, Measurement
+from vitresnas.latency.measure import time_interleaved
+from vitresnas.latency.timing import take_samples
+from vitresnas.search.prove import Timer
+from vitresnas.space import Architecture
+from vitresnas.supernet import Supernet
+
+SECONDS = 15.0
+
+
+def extracted_timer(
+    supernet: Supernet,
+    condition: Condition,
+    device: str,
+    *,
+    seconds: float = SECONDS,
+    on_round: Callable[[int, float], None] | None = None,
+) -> Timer:
+    """Times sub-networks as the stand-alone networks they become, under the table's condition."""
+
+    def timer(architectures: Sequence[Architecture]) -> list[Measurement]:
+        networks = {found.id: supernet.extract(found) for found in architectures}
+        images_BCHW = example_images(architectures[0], condition.batch_size, device)
+        with threads(condition.threads):
+            times = time_interleaved(
+                networks,
+                images_BCHW,
+                runtime=condition.runtime,
+                dtype=condition.dtype,
+                seconds=seconds,
+                on_round=on_round,
+            )
+        return [times[found.id] for found in architectures]
+
+    return timer
+
+
+def remembered(timer: Timer, path: Path) -> Timer:
+    """The same timer, its answers kept in an append-only log.
+
+    A proof that is interrupted after a round then goes on from the same measured bias.
+    """
+    known: dict[tuple[str, ...], list[Measurement]] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        fields = Fields(line, f"{path}, line {number}")
+        ids, rows = fields.take("ids"), fields.take("milliseconds")
+        fields.done()
+        if not isinstance(ids, list) or not isinstance(rows, list) or len(ids) != len(rows):
+            raise FileFormatError(f"line {number} of {path} is no measurement: remove the file")
+        cells = (Fields({"milliseconds": row}, f"{path}, line {number}") for row in rows)
+        known[tuple(ids)] = [Measurement(take_samples(cell, "milliseconds")) for cell in cells]
+
+    def timer_with_memory(architectures: Sequence[Architecture]) -> Sequence[Measurement]:
+        ids = tuple(found.id for found in architectures)
+        if ids not in known:
+            known[ids] = list(timer(architectures))
+            rows = [list(time.samples_milliseconds) for time in known[ids]]
+            append_line(path, {"ids": list(ids), "milliseconds": rows})
+        return known[ids]
+
+    return timer_with_memory
+
+
+def example_images(architecture: Architecture, batch_size: int, device: str) -> Tensor:
+    """Standard normal images (B, C, S, S): speed does not depend on what they show."""
+    generator = torch.Generator().manual_seed(0)
+    side = architecture.image_size
+    images_BCHW = torch.randn(batch_size, architecture.channels, side, side, generator=generator)
+    return images_BCHW.to(device)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run with this many CPU threads, as the table was measured."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
