@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from vitresnas.errors import FileFormatError, InputError, MismatchError
+from vitresnas.errors import FileFormatError, InputError, MismatchError, StorageError
 from vitresnas.space import SearchSpace
 from vitresnas.supernet import Supernet, load_supernet, save_supernet
 
@@ -47,3 +49,19 @@ def test_weights_of_another_space_do_not_fit(space: SearchSpace, tmp_path: Path)
     (tmp_path / "a" / "model.safetensors").replace(tmp_path / "b" / "model.safetensors")
     with pytest.raises(FileFormatError, match="does not fit"):
         load_supernet(tmp_path / "b")
+
+
+def test_a_full_disk_leaves_the_earlier_super_network(space: SearchSpace, tmp_path: Path) -> None:
+    save_supernet(Supernet(space), tmp_path, {"run": "first"})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    torch.manual_seed(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(StorageError, match="no space left"):
+            save_supernet(Supernet(space), tmp_path, {"run": "second"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -98,8 +98,8 @@ def train(
             sort_channels(network, optimizer if carry_state else None)
         images = torch.randn(4, 3, 16, 16, dtype=torch.float64, generator=generator)
         logits = network.forward_heads(images)
-        loss = sum(nn.functional.cross_entropy(x, torch.arange(4)) for x in logits.values())
+        losses = [nn.functional.cross_entropy(x, torch.arange(4)) for x in logits.values()]
         optimizer.zero_grad()
-        loss.backward()
+        torch.stack(losses).sum().backward()
         optimizer.step()
     return network, optimizer

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vitresnas.errors import InputError, MismatchError
-from vitresnas.models import create_model
+from vitresnas.models import ViTRes, create_model
 from vitresnas.space import Architecture, SearchSpace
 from vitresnas.supernet import Supernet, draw_architectures
 from vitresnas.supernet.slicing import sliced_state
@@ -209,9 +209,9 @@ def oracle_loss(
 class FromTrunk(nn.Module):
     """A stand-alone network fed with trunk features."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: ViTRes) -> None:
         super().__init__()
-        self.model = model
+        self.model: ViTRes = model
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         x = self.model.embedding.tokens(features)
@@ -237,14 +237,13 @@ def gradients(supernet: Supernet, loss: Tensor) -> dict[str, Tensor]:
 def reached_by(supernet: Supernet, architectures: Sequence[Architecture]) -> dict[str, Tensor]:
     """Which entries of each parameter any of the architectures uses."""
     supernet.zero_grad()
-    total = sum(
+    parts = [
         part.sum()
         for architecture in architectures
         for _, part in sliced_state(supernet.network, architecture)
         if part.requires_grad
-    )
-    assert isinstance(total, Tensor)
-    total.backward()
+    ]
+    torch.stack(parts).sum().backward()
     reached = {
         name: torch.zeros_like(parameter, dtype=torch.bool)
         if parameter.grad is None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from vitresnas.errors import FileFormatError, InputError, MismatchError
-from vitresnas.files import atomic_path, write_json
+from vitresnas.files import atomic_path, to_text
+from vitresnas.models.weights import to_bytes
+from vitresnas.space.search_space import KIND as SPACE_KIND
 from vitresnas.space.search_space import SearchSpace
 from vitresnas.supernet.supernet import Supernet
 
@@ -20,16 +23,21 @@ SPACE, WEIGHTS, CARD = "search_space.json", "model.safetensors", "supernet_card.
 def save_supernet(supernet: Supernet, path: str | Path, card: Mapping[str, Any]) -> None:
     """Write a super-network directory; the space comes last and makes it complete.
 
+    All files are staged before the first is put in place, so a full disk (StorageError) leaves an
+    earlier super-network as it was.
+
     card: how it was trained, as a JSON object (recipe, data, seed, measured scores).
     """
     directory = Path(path)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / SPACE).unlink(missing_ok=True)
-    with atomic_path(directory / WEIGHTS) as temporary:
-        state = supernet.network.state_dict()
-        save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, temporary)
-    write_json(directory / CARD, "supernet_card", card)
-    supernet.space.save(directory / SPACE)
+    contents = {
+        SPACE: to_text(SPACE_KIND, supernet.space.to_json()).encode(),
+        CARD: to_text("supernet_card", card).encode(),
+        WEIGHTS: to_bytes(supernet.network.state_dict()),
+    }
+    # The stack unwinds from its end: weights, card, and the space last.
+    with contextlib.ExitStack() as stack:
+        for name, content in contents.items():
+            stack.enter_context(atomic_path(directory / name)).write_bytes(content)
 
 
 def load_supernet(
