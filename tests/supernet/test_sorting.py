@@ -84,7 +84,7 @@ def make_network(space: SearchSpace) -> ViTRes:
     network = Supernet(space).network.double()
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(0.1 * torch.randn_like(parameter))
     return network
 
 

@@ -156,7 +156,7 @@ def make_supernet(space: SearchSpace, path: str, drop_path: float = 0.0) -> Supe
     supernet = Supernet(space, drop_path=drop_path, path=path, patch_head=True).double()
     with torch.no_grad():  # fresh biases and norms are zeros and ones, which would hide slips
         for parameter in supernet.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(0.1 * torch.randn_like(parameter))
     return supernet.train()
 
 
