@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -95,7 +94,7 @@ class _EpochImages(Dataset[Any]):
                 return self._train[index][0]
             image = self._train.image(index)
             with seeded(self._seed, "image", self._epoch, index):
-                return torch.from_numpy(np.array(self._transform(image)))
+                return torch.as_tensor(self._transform(image))
         except DataError as error:
             return error
 
