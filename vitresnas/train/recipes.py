@@ -63,7 +63,7 @@ def cifar_supernet() -> Recipe:
 def cifar_nano_supernet() -> Recipe:
     """The super-network of the small `cifar-nano` space, sized for a CPU; give images with --data.
 
-    Paper: as cifar-supernet, with cheap augmentation on batches and weaker regularisation.
+    Paper: ViT-ResNAS, section 3.3, with cheap augmentation on batches and weaker regularisation.
     Command: vitresnas train --recipe cifar-nano-supernet --data DIR --out DIR
     """
     return replace(
