@@ -130,7 +130,7 @@ def test_sorting_carries_the_weight_average(toy_supernet, digits):
     trainer = Trainer(create_task(toy_supernet, digits), digits, toy_supernet, PLACE)
     trainer.train_epoch(0)
     images, _ = next(digits.holdout.batches(50))
-    average, largest = trainer.model.eval(), (trainer.task.space.largest,)
+    average, largest = trainer.model.eval(), (load_space(toy_supernet.space).largest,)
     with torch.no_grad():
         before = average(images, largest)
         trainer.task.begin_epoch(1, trainer.optimizer, [average])

@@ -33,9 +33,14 @@ def save_checkpoint(out: Path, epochs: int, run: str, state: dict[str, Any]) -> 
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(f"{MAGIC} {hashlib.sha256(content).hexdigest()}\n".encode())
         file.write(content)
-    for old in _list(out)[:-KEEP]:
-        old.unlink(missing_ok=True)
+    drop_old(out, KEEP)
     return path
+
+
+def drop_old(out: Path, keep: int) -> None:
+    """Remove all checkpoints but the newest `keep`."""
+    for old in _list(out)[:-keep]:
+        old.unlink(missing_ok=True)
 
 
 def load_latest(out: Path, run: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import torch
 from vitresnas.data.load import Data, load_data
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject, digest, read_lines, storage_errors
+from vitresnas.train.checkpoints import drop_old
 from vitresnas.train.dry_run import DryRun, dry_run
 from vitresnas.train.evaluate import Score
 from vitresnas.train.metrics import METRICS
@@ -96,6 +97,7 @@ def _finish(trainer: Trainer, data: Data, out: Path, identity: JsonObject) -> Tr
     with storage_errors(out):
         task.save(model, out, card)
     result.save(out)
+    drop_old(out, keep=1)
     return result
 
 
