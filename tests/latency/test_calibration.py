@@ -45,14 +45,29 @@ def test_a_constant_is_found_where_there_is_one(networks):
 
 
 def test_a_scale_per_kind_is_found_where_kinds_differ(networks):
-    found = [_features(network) for network in networks]
+    planted = [_features(network) for network in networks]
     measured = [
-        0.5 * one["attention"] + 1.5 * one["mlp"] + one["reduction"] + one["head"] for one in found
+        0.5 * one["attention"] + 1.5 * one["mlp"] + one["reduction"] + one["head"]
+        for one in planted
     ]
-    calibration = fit(found, measured)
+    calibration = fit(planted, measured)
     assert calibration.model == "kinds"
-    assert dict(calibration.coefficients)["attention"] == pytest.approx(0.5, rel=1e-3)
-    assert dict(calibration.coefficients)["mlp"] == pytest.approx(1.5, rel=1e-3)
+    found = dict(calibration.coefficients)
+    assert found["attention"] == pytest.approx(0.5, rel=0.25)  # drawn a little to the others
+    assert found["mlp"] == pytest.approx(1.5, rel=0.25)
+
+
+def test_no_kind_becomes_free_because_kinds_grow_together(networks):
+    rng = np.random.default_rng(0)
+    found = [_features(network) for network in networks]
+    for _ in range(10):
+        measured = [
+            (0.7 * one["attention"] + 1.2 * one["mlp"] + one["reduction"]) * rng.normal(1.0, 0.03)
+            for one in found
+        ]
+        calibration = fit(found, measured)
+        if calibration.model == "kinds":
+            assert all(dict(calibration.coefficients)[kind] > 0.2 for kind in ("attention", "mlp"))
 
 
 def test_overlapping_host_and_device_times_are_the_larger_of_both(networks):

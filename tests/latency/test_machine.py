@@ -10,7 +10,7 @@ import torch
 
 from vitresnas.errors import InputError
 from vitresnas.latency.busy import Watch, busy_warning
-from vitresnas.latency.priority import NORMAL, REAL_TIME, measuring_priority
+from vitresnas.latency.priority import NORMAL, REAL_TIME, measuring_priority, spin_briefly
 from vitresnas.latency.request import Request, resolve_condition, resolve_device
 from vitresnas.space import load_space
 
@@ -58,6 +58,20 @@ def test_more_threads_than_cores_are_never_raised():
     # Real-time threads that wait for each other on one core would only burn its time.
     with measuring_priority(10_000) as priority:
         assert priority == NORMAL
+
+
+def test_waiting_threads_spin_briefly_unless_the_user_decided(monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    spin_briefly()
+    assert int(os.environ["GOMP_SPINCOUNT"]) < 300_000
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    spin_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    spin_briefly()
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux")

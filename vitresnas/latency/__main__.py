@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.latency.condition import DTYPES, RUNTIMES
+from vitresnas.latency.priority import spin_briefly
 from vitresnas.latency.request import Request
 from vitresnas.latency.table import LatencyTable
 from vitresnas.latency.validation import Validation
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads=arguments.threads,
         seconds=arguments.seconds,
     )
+    spin_briefly()
     from vitresnas.latency.build import build_table  # imports torch
 
     table = build_table(space, request, arguments.out)
@@ -59,8 +61,8 @@ def _in_words(table: LatencyTable) -> str:
             f"time of a network = {terms} (model {calibration.model})",
             f"held-out, spaced ({ends[0]:.2f} to {ends[-1]:.2f} ms): {_errors(table.validation)}",
             f"held-out, uniform draws: {_errors(table.validation_uniform)}",
-            f"measured for {circumstances['seconds']} s; other processes kept "
-            f"{circumstances['other_processes_cpus']} CPUs busy",
+            f"measured for {circumstances['seconds']} s with {circumstances['priority']} priority; "
+            f"other processes kept {circumstances['other_processes_cpus']} CPUs busy",
         )
     )
 
