@@ -55,12 +55,17 @@ def entry_folder(what: str, shaped_by: Mapping[str, Any]) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold an entry while it is being made: a second process waits instead of corrupting it."""
-    with storage_errors(folder), (folder / _LOCK).open("w") as file:
+    """Hold a folder while it is being written: a second process waits instead of corrupting it.
+
+    The lock dies with its process, whatever ends it.
+    """
+    with storage_errors(folder):
+        file = (folder / _LOCK).open("w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another process is preparing {folder}; waiting for it")
+            say(f"another process is at work in {folder}: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -83,16 +88,34 @@ def entries() -> tuple[Entry, ...]:
 
 
 def clear() -> tuple[Entry, ...]:
-    """Remove every entry and nothing else; returns what was removed. Raises StorageError."""
-    removed = entries()
-    for entry in removed:
+    """Remove every entry that no process is making, and nothing else; returns what was removed.
+
+    Raises StorageError.
+    """
+    removed = []
+    for entry in entries():
+        if _in_use(entry.path):
+            say(f"kept {entry.path}: another process is at work in it")
+            continue
         try:
             shutil.rmtree(entry.path)
         except OSError as error:
             raise StorageError(
                 f"cannot remove {entry.path} ({error.strerror}): remove it by hand"
             ) from error
-    return removed
+        removed.append(entry)
+    return tuple(removed)
+
+
+def _in_use(folder: Path) -> bool:
+    if not (folder / _LOCK).exists():
+        return False
+    with (folder / _LOCK).open("r") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _describe(path: Path) -> str:

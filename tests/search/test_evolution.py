@@ -101,7 +101,7 @@ def test_constraints_that_cannot_be_kept_together_are_refused(digits, prices, fo
         Constraint("throughput", throughput_reach(digits, prices).maximum),
         Constraint("macs", macs(digits.smallest)),
     )
-    with pytest.raises(UnreachableTarget, match="throughput >= .* and macs <= "):
+    with pytest.raises(UnreachableTarget, match=r"throughput >= .* and macs <= "):
         search(digits, formula_score, constraints, throughput=prices, strategy=SMALL)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -21,11 +22,11 @@ BATCH = 32
 class FakeTimer:
     """Times that follow the prices, off by a factor, with a little noise, and drift in common."""
 
-    prices: object
+    prices: Any
     slowdown: float = 1.0
     noise: float = 0.002
     drift: float = 0.0
-    runs: list = field(default_factory=list)
+    runs: list[Any] = field(default_factory=list)
 
     def __call__(self, architectures):
         self.runs.append(list(architectures))
@@ -67,7 +68,7 @@ def run(digits, prices, formula_score):
 
 def test_an_honest_table_is_proved_in_one_round(run, prices):
     timer = FakeTimer(prices)
-    searched, proved = run(Target(2, relative=True), timer)
+    _, proved = run(Target(2, relative=True), timer)
     assert proved.verdict == "met" and len(proved.rounds) == len(timer.runs) == 1
     assert len(timer.runs[0]) == 1 + FINALISTS
     assert proved.best.speed.relative_interval_95[0] >= 2

@@ -5,6 +5,7 @@ python -m vitresnas.search --throughput-target 2x
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 MISSED = 4
 _PASSED_ON = (
     *("space", "data", "supernet", "latency_table", "batch_size", "dtype", "runtime", "threads"),
-    *("device", "strategy", "seed", "out", "accept_foreign_table"),
+    *("device", "strategy", "seed", "out", "accept_foreign_table", "proof_seconds"),
 )
 
 
@@ -63,6 +64,13 @@ def _parser() -> Parser:
         action="store_true",
         help='search for the device of a table measured elsewhere; the verdict is "unproven"',
     )
+    add(
+        "--proof-seconds",
+        type=_positive,
+        default=15.0,
+        metavar="S",
+        help="how long each round of finalists is timed (default 15); longer narrows the intervals",
+    )
     add("--json", action="store_true", help="print the result as one JSON document on stdout")
     return parser
 
@@ -74,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if any(constraint.name == "throughput" for constraint in constraints):
         raise InputError("throughput is bounded by --throughput-target: leave the constraint out")
     target = Target.parse(arguments.throughput_target)
-    from vitresnas.search.run import SearchRequest, files_written, run
+    from vitresnas.search.job import SearchRequest
+    from vitresnas.search.run import files_written, run
 
     request = SearchRequest(
         target=target,
@@ -135,6 +144,16 @@ def _training_for(space: str, data: str | None) -> Training:
     # Paths do not decide weights: the space and the images count by their own digests.
     shaped_by = {k: v for k, v in recipe.to_json().items() if k not in ("space", "data")}
     return Training(name, shaped_by, lambda out: run(recipe, out))
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+_positive.__name__ = "number above 0"  # argparse prints this
 
 
 class _WholeNumber:

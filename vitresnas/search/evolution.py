@@ -43,7 +43,7 @@ class Evolution:
         if macs(space.largest) >= _SMALL_NETWORK_MACS:
             return cls()
         return cls(
-            initial=120, iterations=5, parents=30, mutants=24, crossovers=24, continued_iterations=2
+            initial=120, iterations=4, parents=30, mutants=24, crossovers=24, continued_iterations=2
         )
 
     @property

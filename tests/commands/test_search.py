@@ -1,0 +1,265 @@
+"""python -m vitresnas.search, end to end: files, verdicts, exit codes, resuming, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vitresnas.models.model_directory import load_model, read_card
+from vitresnas.search import SearchResult
+from vitresnas.search.__main__ import main
+from vitresnas.space import Architecture, AttentionOperation
+from vitresnas.supernet import Supernet
+from vitresnas.supernet.directory import save_supernet
+
+TIMED = {"best", "verdict", "rounds", "largest", "seconds", "environment", "test_accuracy", "files"}
+
+
+def timeless(document):
+    """A result without what a clock may change."""
+    return {name: value for name, value in document.items() if name not in TIMED}
+
+
+@pytest.fixture(scope="module")
+def searched(search_kit, tmp_path_factory):
+    """One finished search that asks for little, so that this machine surely meets it."""
+    out = tmp_path_factory.mktemp("searched") / "out"
+    command = [sys.executable, "-m", "vitresnas.search", *search_kit.arguments]
+    command += ["--throughput-target", "0.7x", "--out", str(out), "--json"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return out, json.loads(found.stdout), found.stderr
+
+
+def test_a_met_target_exits_0_and_prints_one_json_document(searched):
+    _, document, progress = searched
+    assert document["verdict"] == "met"
+    assert document["best"]["measured_relative_interval_95"][0] >= 0.7
+    assert len({row["id"] for row in document["history"]}) == len(document["history"]) >= 300
+    assert document["evaluated_images"] == 300 * len(document["history"])
+    assert 0 <= document["test_accuracy"] <= 1
+    assert {"search", "proof", "total"} <= document["seconds"].keys()
+    assert "finalists" in progress
+
+
+def test_every_file_is_there_and_they_agree(searched):
+    out, document, _ = searched
+    assert all((out / path).exists() for path in document["files"].values())
+    result = SearchResult.load(out / "search_result.json")
+    written = json.loads(json.dumps(result.to_json()))
+    assert {**written, "files": document["files"]} == document
+    winner = result.best.candidate.architecture
+    assert Architecture.load(out / "architecture.json") == winner
+    assert load_model(out / "model").architecture == winner
+    card = read_card(out / "model")
+    assert card["verdict"] == "met" and card["test"]["accuracy"] == document["test_accuracy"]
+    # The extracted network scores what its slice of the super-network scored.
+    assert card["holdout"]["negative_log_likelihood"] == pytest.approx(
+        document["best"]["negative_log_likelihood"], abs=1e-5
+    )
+
+
+def test_the_same_files_and_seed_repeat_history_selected_and_front(
+    searched, search_kit, tmp_path, capsys
+):
+    _, document, _ = searched
+    arguments = [*search_kit.arguments, "--throughput-target", "0.7x", "--json"]
+    assert main([*arguments, "--out", str(tmp_path / "again")]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert timeless(again) == timeless(document)
+
+
+def test_a_finished_search_is_read_and_not_done_again(searched, search_kit, capsys):
+    out, document, _ = searched
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != ".lock"}
+    arguments = [*search_kit.arguments, "--throughput-target", "0.7x", "--json"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert json.loads(capsys.readouterr().out) == document
+    after = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != ".lock"}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (["--throughput-target", "0.8x"], "target '0.7x', this command's is '0.8x'"),
+        (["--seed", "1"], "seed 0, this command's is 1"),
+        (["--constraint", "macs=2M"], "constraints []"),
+    ],
+)
+def test_a_folder_of_another_search_is_refused_by_the_setting_that_differs(
+    searched, search_kit, capsys, change, named
+):
+    out, _, _ = searched
+    before = (out / "search_result.json").read_bytes()
+    arguments = [*search_kit.arguments, "--throughput-target", "0.7x", "--out", str(out), *change]
+    assert main(arguments) == 2
+    complaint = capsys.readouterr().err
+    assert named in complaint and "--out" in complaint
+    assert (out / "search_result.json").read_bytes() == before
+
+
+def test_kill_9_and_the_same_command_give_the_same_history(searched, search_kit, tmp_path):
+    _, document, _ = searched
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "vitresnas.search", *search_kit.arguments]
+    command += ["--throughput-target", "0.7x", "--out", str(out), "--json"]
+    log = out / "evaluations.jsonl"
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not log.exists() or len(log.read_bytes().splitlines()) < 50:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    logged = log.read_bytes().rpartition(b"\n")[0].splitlines()
+    found = subprocess.run(command, capture_output=True, check=True)
+    assert timeless(json.loads(found.stdout)) == timeless(document)
+    after = log.read_bytes().splitlines()
+    assert after[: len(logged)] == logged
+    ids = [json.loads(line)["id"] for line in after]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_winner_that_misses_exits_4_and_writes_its_result(search_kit, tmp_path, capsys):
+    # A table that promises wonders of narrow attention: nothing real is 20 times faster.
+    def wishful(operation):
+        return 5.0 if isinstance(operation, AttentionOperation) and operation.heads > 2 else 0.01
+
+    table = search_kit.write_table("wishful.json", price=wishful)
+    arguments = [*search_kit.arguments, "--latency-table", table, "--throughput-target", "20x"]
+    assert main([*arguments, "--out", str(tmp_path / "out"), "--json"]) == 4
+    document = json.loads(capsys.readouterr().out)
+    assert document["verdict"] == "missed"
+    assert 1 <= len(document["rounds"]) <= 3
+    assert document["best"]["measured_relative_interval_95"][0] < 20
+    assert read_card(tmp_path / "out" / "model")["verdict"] == "missed"
+
+
+@pytest.mark.parametrize("target", ["1000x", "1e9"])
+def test_a_target_out_of_reach_exits_3_and_names_the_range(search_kit, tmp_path, capsys, target):
+    out = tmp_path / "out"
+    arguments = [*search_kit.arguments, "--throughput-target", target, "--out", str(out)]
+    assert main(arguments) == 3
+    complaint = capsys.readouterr().err
+    assert "the reachable range is" in complaint and "x the largest network" in complaint
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("target", ["0", "-1", "abc", "nan", "inf", "0x"])
+def test_a_target_that_is_no_speed_exits_2_in_one_sentence(tmp_path, capsys, target):
+    assert main([f"--throughput-target={target}", "--out", str(tmp_path / "out")]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("error: ") and len(complaint.splitlines()) == 1
+    assert repr(target) in complaint and not (tmp_path / "out").exists()
+
+
+def test_a_target_that_everything_meets_says_so_and_goes_on(searched):
+    _, document, progress = searched
+    assert "every network is predicted to reach 0.7x" in progress
+    assert document["verdict"] == "met"
+
+
+def refusal(capsys, arguments, tmp_path):
+    code = main([*arguments, "--throughput-target", "1x", "--out", str(tmp_path / "out")])
+    complaint = capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert "Traceback" not in complaint
+    return code, complaint.splitlines()[-1]
+
+
+def test_a_super_network_of_another_space_is_refused(search_kit, tmp_path, capsys):
+    other = search_kit.space.with_data(classes=7)
+    save_supernet(Supernet(other), tmp_path / "supernet", {})
+    arguments = [*search_kit.arguments, "--supernet", str(tmp_path / "supernet")]
+    code, complaint = refusal(capsys, arguments, tmp_path)
+    assert code == 2 and other.id in complaint and search_kit.space.id in complaint
+
+
+def test_a_super_network_that_is_not_there_is_refused(search_kit, tmp_path, capsys):
+    arguments = [*search_kit.arguments, "--supernet", str(tmp_path / "nowhere")]
+    code, complaint = refusal(capsys, arguments, tmp_path)
+    assert code == 2 and "holds no finished super-network" in complaint
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "named"),
+    [
+        ({"device": "Abacus 3000"}, [], "Abacus 3000"),
+        ({"runtime": "cuda-graph"}, ["--runtime", "eager"], "cuda-graph"),
+        ({"batch_size": 4}, ["--batch-size", "8"], "batch 4"),
+        ({"space_id": "0" * 12}, [], "0" * 12),
+    ],
+)
+def test_a_table_of_another_device_runtime_or_space_is_refused(
+    search_kit, tmp_path, capsys, changes, options, named
+):
+    table = search_kit.write_table("other.json", **changes)
+    arguments = [*search_kit.arguments, "--latency-table", table, *options]
+    code, complaint = refusal(capsys, arguments, tmp_path)
+    assert code == 2 and named in complaint
+
+
+def test_a_foreign_table_that_is_accepted_leaves_the_verdict_unproven(search_kit, tmp_path, capsys):
+    table = search_kit.write_table("foreign.json", device="Abacus 3000")
+    arguments = [*search_kit.arguments, "--latency-table", table, "--accept-foreign-table"]
+    arguments += ["--throughput-target", "1.2x", "--out", str(tmp_path / "out"), "--json"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert document["verdict"] == "unproven" and document["rounds"] == []
+    assert document["best"]["measured_images_per_second"] is None
+    assert document["target"]["device"] == "Abacus 3000"
+    assert "warning" in printed.err and "Abacus 3000" in printed.err
+    assert (tmp_path / "out" / "search.png").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--constraint", "memory=5"],
+        ["--constraint", "macs"],
+        ["--constraint", "throughput=100"],
+        ["--batch-size", "0"],
+        ["--seed", "-1"],
+        ["--proof-seconds", "0"],
+        ["--space", "nowhere"],
+        ["--data", "/nowhere"],
+        ["--latency-table", "/nowhere.json"],
+    ],
+)
+def test_bad_arguments_are_one_sentence_and_exit_2(search_kit, tmp_path, capsys, arguments):
+    code, complaint = refusal(capsys, [*search_kit.arguments, *arguments], tmp_path)
+    assert code == 2 and complaint.startswith("error: ")
+
+
+def test_a_space_without_a_recipe_names_the_command_that_trains_it(search_kit, tmp_path, capsys):
+    arguments = list(search_kit.arguments)
+    position = arguments.index("--supernet")
+    del arguments[position : position + 2]
+    code, complaint = refusal(capsys, arguments, tmp_path)
+    assert code == 2 and "vitresnas.train" in complaint and "--supernet" in complaint
+
+
+def test_constraints_on_macs_and_parameters_are_kept(search_kit, tmp_path, capsys):
+    table = search_kit.write_table("foreign.json", device="Abacus 3000")  # spares the timing
+    arguments = [*search_kit.arguments, "--latency-table", table, "--accept-foreign-table"]
+    arguments += ["--constraint", "macs=0.5M", "--constraint", "parameters=40k"]
+    arguments += ["--throughput-target", "0.7x", "--json"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    history = json.loads(capsys.readouterr().out)["history"]
+    assert history and max(row["macs"] for row in history) <= 5e5
+    assert max(row["parameters"] for row in history) <= 4e4
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(search_kit, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "search"
+    arguments = [*search_kit.arguments, "--throughput-target", "0.7x", "--out", str(out)]
+    assert main(arguments) == 2
+    assert "error: " in capsys.readouterr().err

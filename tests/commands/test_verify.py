@@ -1,0 +1,71 @@
+"""vitresnas verify: a model's speed here and now, and the verdict on its card."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from vitresnas.models import create_model
+from vitresnas.models.model_directory import load_model, read_card, save_model
+from vitresnas.verify import main, verify
+
+
+@pytest.fixture
+def model(search_kit, tmp_path):
+    """A model directory such as a search with a foreign table leaves."""
+    torch.manual_seed(0)
+    network = create_model(search_kit.space.smallest)
+    target = {"amount": 0.5, "relative": True, "requested": "0.5x", "images_per_second": 1.0}
+    target |= {"batch_size": 8, "dtype": "fp32", "runtime": "eager", "threads": 1, "device": "far"}
+    card = {"verdict": "unproven", "target": target, "largest": search_kit.space.largest.to_json()}
+    save_model(network, tmp_path / "search" / "model", {**card, "note": "kept"})
+    return tmp_path / "search" / "model"
+
+
+def test_it_completes_the_verdict_on_the_card_and_leaves_the_weights(model, capsys):
+    weights = (model / "model.safetensors").read_bytes()
+    assert main([str(model), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    card = read_card(model)
+    assert document["verdict"] == card["verdict"] == "met"
+    assert card["speed"] == document["speed"] and card["note"] == "kept"
+    assert card["target"]["device"] != "far"
+    low, high = document["speed"]["relative_interval_95"]
+    assert 0.5 <= low <= document["speed"]["relative"] <= high
+    assert (model / "model.safetensors").read_bytes() == weights
+    load_model(model)
+
+
+def test_the_folder_of_a_search_stands_for_its_model(model):
+    assert main([str(model.parent)]) == 0
+    assert read_card(model)["verdict"] == "met"
+
+
+def test_a_target_that_is_missed_exits_4(model, capsys):
+    assert main([str(model), "--throughput-target", "1000x"]) == 4
+    assert read_card(model)["verdict"] == "missed"
+    assert capsys.readouterr().out.startswith("missed: 1000x")
+
+
+def test_an_absolute_target_is_compared_with_images_per_second(model):
+    found = verify(model, seconds=0.1)
+    speed = found.speed.interval_95[0]
+    assert main([str(model), "--throughput-target", str(round(speed / 4))]) == 0
+    assert read_card(model)["target"]["relative"] is False
+
+
+def test_a_model_that_no_search_made_is_refused(tmp_path, search_kit, capsys):
+    save_model(create_model(search_kit.space.smallest), tmp_path / "model", {})
+    assert main([str(tmp_path / "model")]) == 2
+    assert "does not come from a search" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == main([str(tmp_path / "nowhere")])
+
+
+@pytest.mark.parametrize("target", ["0", "abc", "-1x"])
+def test_a_bad_target_exits_2_and_leaves_the_card(model, capsys, target):
+    before = (model / "model_card.json").read_bytes()
+    assert main([str(model), f"--throughput-target={target}"]) == 2
+    assert repr(target) in capsys.readouterr().err
+    assert (model / "model_card.json").read_bytes() == before

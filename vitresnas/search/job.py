@@ -1,0 +1,164 @@
+"""From a request to a job: the space, the data, a priced table, and a target that can be met."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vitresnas.data import Data, load_data
+from vitresnas.doors import say
+from vitresnas.errors import UnreachableTarget
+from vitresnas.files import JsonObject
+from vitresnas.latency import LatencyTable, load_tables, select_table
+from vitresnas.latency.request import Request as LatencyRequest
+from vitresnas.latency.request import device_name, resolve_device
+from vitresnas.search.constraint import Constraint, Target
+from vitresnas.search.evolution import Evolution
+from vitresnas.search.prepare import prepare_table
+from vitresnas.search.prices import TablePrices
+from vitresnas.search.reach import Reach, throughput_reach
+from vitresnas.search.timing import SECONDS
+from vitresnas.space import SearchSpace, load_space
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What a user asks for. None leaves a choice to the table, the data or this machine."""
+
+    target: Target
+    space: str = "digits"
+    data: str | None = None
+    supernet: Path | None = None
+    latency_table: Path | None = None
+    batch_size: int | None = None
+    dtype: str | None = None
+    runtime: str | None = None
+    threads: int | None = None
+    device: str = "auto"
+    strategy: str = Evolution.name
+    constraints: tuple[Constraint, ...] = ()
+    seed: int = 0
+    out: Path = Path("runs/search")
+    accept_foreign_table: bool = False
+    proof_seconds: float = SECONDS
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request with everything it needs at hand."""
+
+    request: SearchRequest
+    space: SearchSpace
+    data: Data
+    prices: TablePrices
+    reach: Reach
+    device: str
+    foreign: bool  # the table is of another device, so nothing can be proved here
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def table(self) -> LatencyTable:
+        return self.prices.table
+
+    @property
+    def predicted_largest(self) -> float:
+        return self.prices.images_per_second(self.space.largest)
+
+    @property
+    def bound(self) -> float:
+        """The least prediction, in images per second, that admits a network."""
+        return self.request.target.images_per_second(self.predicted_largest)
+
+    def target_json(self) -> JsonObject:
+        """The target as files tell it."""
+        target, condition = self.request.target, self.table.condition
+        return {
+            "images_per_second": self.bound,
+            "requested": str(target),
+            "amount": target.amount,
+            "relative": target.relative,
+            "batch_size": condition.batch_size,
+            "dtype": condition.dtype,
+            "runtime": condition.runtime,
+            "threads": condition.threads,
+            "device": condition.device,
+        }
+
+
+def create_job(request: SearchRequest) -> Job:
+    """Load the data, find or measure the table, and refuse a target that nothing reaches.
+
+    Raises InputError, DataError, MismatchError (a table of something else), UnreachableTarget.
+    """
+    seconds: dict[str, float] = {}
+    with phase(seconds, "data"):
+        space = load_space(request.space)
+        data = load_data(request.data, image_size=space.image_size)
+        space = space.with_data(classes=len(data.class_names))
+    device = resolve_device(request.device)
+    foreign = False
+    if request.latency_table is None:
+        with phase(seconds, "latency_table"):
+            table = prepare_table(space, _latency_request(request))
+    else:
+        here = device_name(device)
+        table = select_table(
+            load_tables(request.latency_table),
+            batch_size=request.batch_size,
+            dtype=request.dtype,
+            runtime=request.runtime,
+            threads=request.threads,
+            device=None if request.accept_foreign_table else here,
+            space_id=space.id,
+            where=str(request.latency_table),
+        )
+        foreign = table.condition.device != here
+    prices = TablePrices(table)
+    reach = throughput_reach(space, prices)
+    job = Job(request, space, data, prices, reach, device, foreign, seconds)
+    _check_target(job)
+    return job
+
+
+def _check_target(job: Job) -> None:
+    target, reach, largest = job.request.target, job.reach, job.predicted_largest
+    condition = job.table.condition
+    span = (
+        f"{reach.minimum:,.0f} to {reach.maximum:,.0f} images/s, or "
+        f"{reach.minimum / largest:.2f}x to {reach.maximum / largest:.2f}x the largest network"
+    )
+    asked = f"{target}" + (f" ({job.bound:,.0f} images/s)" if target.relative else "")
+    if job.bound > reach.bound:
+        raise UnreachableTarget(
+            f"no network of the {condition} reaches {asked}: "
+            f"the reachable range is {span}; choose a target inside it, or a faster space"
+        )
+    if job.bound <= reach.minimum:
+        say(f"every network is predicted to reach {asked}; the range is {span}")
+    if job.foreign:
+        say(
+            f"warning: the latency table is of {condition.device}, not of this machine: "
+            'nothing will be timed and the verdict stays "unproven"; '
+            "run `vitresnas verify` on the model there"
+        )
+
+
+def _latency_request(request: SearchRequest) -> LatencyRequest:
+    return LatencyRequest(
+        device=request.device,
+        dtype=request.dtype or "fp32",
+        batch_size=request.batch_size,
+        runtime=request.runtime or "eager",
+        threads=request.threads,
+    )
+
+
+@contextmanager
+def phase(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add the time of what runs inside to `seconds[name]`."""
+    begin = time.monotonic()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.monotonic() - begin
