@@ -8,7 +8,7 @@ enum VitresnasStatus : int {
     VITRESNAS_BAD_SHAPE = 3,   // a negative size, or rows that do not divide into the groups
 };
 
-// Storage types, numbered as in vitresnas/ops/dispatch.py.
+// Storage types, numbered as in vitresnas/ops/native.py.
 enum VitresnasDtype : int {
     VITRESNAS_FLOAT32 = 0,
     VITRESNAS_FLOAT64 = 1,

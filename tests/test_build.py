@@ -102,6 +102,21 @@ def test_a_wheel_without_cuda_carries_the_compiled_module(checkout):
     assert (backend, reason) == ("cpp", "None")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not NVCC, reason="there is no nvcc: install the CUDA toolkit")
+def test_several_gpu_architectures_are_built_into_one_module(checkout):
+    target, said = install(checkout, VITRESNAS_CUDA_ARCHITECTURES="90a-real;80-real")
+    assert "no CUDA build" not in said
+    program = "from vitresnas import _C; print(_C.has_cuda, _C.cuda_architectures)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(target)!r}); {program}"],
+        capture_output=True,
+        text=True,
+        cwd=target.parent,
+    )
+    assert done.stdout.split() == ["True", "90a-real,80-real"], done.stderr
+
+
 @pytest.mark.skipif(not NVCC, reason="there is no nvcc: install the CUDA toolkit")
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_cuda_sources_compile_for_an_h100_without_spills(source, tmp_path):
