@@ -32,6 +32,14 @@ def test_timms_arguments_reach_the_network(small_tiny):
         assert small_tiny(torch.zeros(1, 3, 112, 112)).shape == (1, 10)
 
 
+def test_what_timms_training_script_passes_is_understood():
+    with torch.device("meta"):
+        model = timm.create_model(
+            "vitresnas_tiny", img_size=[56, 56], drop_rate=0.0, global_pool="token"
+        )
+    assert model.pretrained_cfg["input_size"] == (3, 56, 56)
+
+
 def test_timms_data_configuration_is_read_from_the_model(small_tiny):
     config = timm.data.resolve_model_data_config(small_tiny)
     assert config["input_size"] == (3, 112, 112) and config["interpolation"] == "bicubic"
@@ -55,7 +63,7 @@ def test_features_then_head_are_the_forward_pass(small_tiny):
 
 def test_a_classifier_can_be_replaced_and_saved(tmp_path):
     model = timm.create_model("vitresnas_tiny", img_size=56, distilled=True, patch_head=True)
-    model.reset_classifier(3)
+    model.reset_classifier(3, global_pool="token")
     assert [head.out_features for head in (*model.get_classifier(), model.patch_head)] == [3, 3, 3]
     assert model.num_classes == model.architecture.classes == 3
     save_model(model, tmp_path, {})
@@ -82,6 +90,10 @@ def test_timms_optimiser_leaves_prefix_tokens_and_vectors_undecayed():
         ({"pretrained": True}, "no weights are published for vitresnas_tiny: train it with"),
         ({"num_classes": 0}, r"num_classes is 0: .* model\.forward_features"),
         ({"img_size": (112, 56)}, r"img_size is \(112, 56\): .* square"),
+        ({"features_only": True}, r"no features_only form: call model\.forward_features"),
+        ({"drop_rate": 0.1}, "drop_rate is 0.1: .* use drop_path_rate"),
+        ({"global_pool": "avg"}, "global_pool is 'avg': .* class token"),
+        ({"colour": 1}, "no option 'colour': use num_classes, img_size"),
         ({"img_size": 100}, "image_size is 100, not a multiple of 56 .* use 56 or 112"),
     ],
 )

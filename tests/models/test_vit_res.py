@@ -120,6 +120,11 @@ def test_another_resolution_interpolates_positions_and_keeps_the_rest(prefix_tok
     assert model.architecture.image_size == 16  # the original is untouched
 
 
+def test_frozen_positions_stay_frozen_at_another_resolution():
+    frozen = create_model(toy()).requires_grad_(False).at_resolution(24)
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
 def test_the_published_networks_read_112_and_280_pixels():
     torch.manual_seed(0)
     model = create_model(NETWORKS["tiny"]).eval()
@@ -223,6 +228,12 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean():
         torch.testing.assert_close(image_NC, expected, atol=1e-5, rtol=1e-4)
         kept_B.append(float(kept))
     assert sum(kept_B) / len(kept_B) == pytest.approx(0.6, abs=4 * math.sqrt(0.24 / 2000))
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, math.nan])
+def test_a_drop_path_that_leaves_nothing_is_refused(rate):
+    with pytest.raises(InputError, match=f"drop_path is {rate}: use at least 0 and less than 1"):
+        create_model(toy(), drop_path=rate)
 
 
 def test_evaluation_drops_nothing():

@@ -5,6 +5,7 @@ Importing `vitresnas.models` registers them. No weights are published with this 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,9 +58,10 @@ class TimmViTRes(ViTRes):
             return self.head
         return self.head, self.distillation_head
 
-    def reset_classifier(self, num_classes: int) -> None:
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Fresh classifiers for other classes."""
         _check_classes(num_classes)
+        _check_pooling(global_pool)
         self.architecture = replace(self.architecture, classes=num_classes)
         for name in ("head", "distillation_head", "patch_head"):
             old = getattr(self, name)
@@ -85,23 +87,42 @@ def _create(
     pretrained: bool,
     *,
     num_classes: int = 1000,
-    img_size: int | tuple[int, int] = 224,
+    img_size: int | Sequence[int] = 224,
     in_chans: int = 3,
     drop_path_rate: float = 0.0,
     patch_head: bool = False,
     distilled: bool = False,
+    drop_rate: float = 0.0,
+    global_pool: str | None = None,
+    features_only: bool = False,
     pretrained_cfg: Any = None,
     pretrained_cfg_overlay: Any = None,
     cache_dir: Any = None,
+    **unknown: Any,
 ) -> TimmViTRes:
     if pretrained:
         raise InputError(
             f"no weights are published for vitresnas_{name}: train it with `vitresnas train`, or "
             "read the authors' file with `vitresnas import-official`"
         )
+    if unknown:
+        raise InputError(
+            f"vitresnas_{name} has no option {next(iter(unknown))!r}: use num_classes, img_size, "
+            "in_chans, drop_path_rate, patch_head, distilled"
+        )
+    if features_only:
+        raise InputError(
+            f"vitresnas_{name} has no features_only form: call "
+            "model.forward_features(images).stages, the tokens of every stage"
+        )
+    if drop_rate:
+        raise InputError(
+            f"drop_rate is {drop_rate}: this network has no dropout, use drop_path_rate"
+        )
     _check_classes(num_classes)
-    sides = img_size if isinstance(img_size, tuple) else (img_size, img_size)
-    if sides[0] != sides[1]:
+    _check_pooling(global_pool)
+    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    if len(set(sides)) != 1:
         raise InputError(f"img_size is {img_size}: this network reads square images alone")
     architecture = replace(
         NETWORKS[name],
@@ -114,7 +135,7 @@ def _create(
     model.pretrained_cfg = {
         "architecture": f"vitresnas_{name}",
         **_CONFIG,
-        "input_size": (in_chans, *sides),
+        "input_size": (in_chans, sides[0], sides[0]),
         "num_classes": num_classes,
     }
     model.default_cfg = model.pretrained_cfg
@@ -126,6 +147,13 @@ def _check_classes(num_classes: int) -> None:
         raise InputError(
             f"num_classes is {num_classes}: use at least 1; for features without a classifier "
             "call model.forward_features(images).pooled"
+        )
+
+
+def _check_pooling(global_pool: str | None) -> None:
+    if global_pool not in (None, "token"):
+        raise InputError(
+            f"global_pool is {global_pool!r}: this network classifies its class token ('token')"
         )
 
 

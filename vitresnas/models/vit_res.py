@@ -41,6 +41,8 @@ class ViTRes(nn.Module):
         self, architecture: Architecture, *, drop_path: float = 0.0, patch_head: bool = False
     ) -> None:
         super().__init__()
+        if not 0.0 <= drop_path < 1.0:
+            raise InputError(f"drop_path is {drop_path}: use at least 0 and less than 1")
         self.architecture = architecture
         width, classes = architecture.stages[-1].embed, architecture.classes
         self.embedding = PatchEmbedding(architecture)
@@ -93,16 +95,12 @@ class ViTRes(nn.Module):
         new.architecture = self.architecture.resized(image_size)
         prefix = self.architecture.prefix_tokens
         embedding, grids = new.embedding, new.architecture.grids
-        embedding.position_embedding = nn.Parameter(
-            _interpolate(embedding.position_embedding, prefix, grids[0])
-        )
+        embedding.position_embedding = _interpolate(embedding.position_embedding, prefix, grids[0])
         for stage, grid_in, grid_out in zip(new.stages[1:], grids[:-1], grids[1:], strict=True):
             reduction = stage.reduction
             assert reduction is not None  # every stage but the first has one
             reduction.grid = grid_in
-            reduction.position_embedding = nn.Parameter(
-                _interpolate(reduction.position_embedding, 0, grid_out)
-            )
+            reduction.position_embedding = _interpolate(reduction.position_embedding, 0, grid_out)
         return new
 
 
@@ -179,11 +177,12 @@ def _initialise(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.position_embedding, std=INITIAL_STD)
 
 
-def _interpolate(positions_1NC: Tensor, prefix: int, grid: int) -> Tensor:
+def _interpolate(positions_1NC: nn.Parameter, prefix: int, grid: int) -> nn.Parameter:
     prefix_1PC, patches_1NC = positions_1NC[:, :prefix], positions_1NC[:, prefix:]
     old_grid = round(patches_1NC.shape[1] ** 0.5)
     image_1CSS = patches_1NC.transpose(1, 2).unflatten(2, (old_grid, old_grid))
     resized_1CSS = nn.functional.interpolate(
         image_1CSS, size=(grid, grid), mode="bicubic", align_corners=False, antialias=False
     )
-    return torch.cat((prefix_1PC, resized_1CSS.flatten(2).transpose(1, 2)), dim=1)
+    resized_1NC = torch.cat((prefix_1PC, resized_1CSS.flatten(2).transpose(1, 2)), dim=1)
+    return nn.Parameter(resized_1NC, requires_grad=positions_1NC.requires_grad)
