@@ -14,7 +14,7 @@ from torch.func import functional_call
 from vitresnas.errors import InputError, MismatchError
 from vitresnas.models import ViTRes, create_model
 from vitresnas.space import Architecture, SearchSpace
-from vitresnas.supernet import Supernet, draw_architectures
+from vitresnas.supernet import Supernet, draw_architectures, sliced
 from vitresnas.supernet.slicing import sliced_state
 
 PATHS = ("sliced", "masked")
@@ -64,6 +64,17 @@ def test_a_group_equals_its_extracted_network_in_evaluation(space: SearchSpace, 
     torch.testing.assert_close(logits, torch.cat(alone), rtol=0, atol=TOLERANCE)
 
 
+def test_extraction_draws_no_random_numbers_and_shares_no_memory(space: SearchSpace) -> None:
+    supernet = make_supernet(space, "sliced")
+    before = torch.get_rng_state()
+    model = supernet.extract(space.largest)
+    assert torch.equal(torch.get_rng_state(), before)
+    ours = {tensor.data_ptr() for tensor in supernet.state_dict().values()}
+    for name, tensor in model.state_dict().items():
+        assert tensor.data_ptr() not in ours, name
+    assert model.training and all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_both_paths_agree_under_drop_path(space: SearchSpace) -> None:
     architectures = draw_architectures(space, 2, Random(1))
     images, targets = make_batch(space, 2)
@@ -79,15 +90,21 @@ def test_both_paths_agree_under_drop_path(space: SearchSpace) -> None:
         torch.testing.assert_close(gradient, masked_gradients[name], rtol=0, atol=TOLERANCE)
 
 
-def test_drop_path_drops_whole_branches_of_single_images(space: SearchSpace) -> None:
-    supernet = make_supernet(space, "sliced", drop_path=0.9)
-    images, _ = make_batch(space, 1)
-    largest = (space.largest,)
-    torch.manual_seed(0)
+@pytest.mark.parametrize("path", PATHS)
+def test_drop_path_drops_whole_branches_of_single_images(space: SearchSpace, path: str) -> None:
+    supernet = make_supernet(space, path, drop_path=0.5)
+    supernet.network.embedding.trunk.eval()
+    image = make_batch(space, 1)[0][:1]
+    images = image.expand(64, -1, -1, -1)  # only the draws differ
+    *others, last = (block for stage in supernet.network.stages for block in stage.blocks)
+    for block in others:
+        block.drop_path = 0.0
+    assert last.drop_path == 0.5
     with torch.no_grad():
-        first = supernet.forward_heads(images, largest)["class"]
-        second = supernet.forward_heads(images, largest)["class"]
-    assert not torch.equal(first, second)
+        logits = supernet.forward_heads(images, (space.largest, space.largest))["class"]
+    outcomes = torch.unique(logits.mul(1e9).round(), dim=0, return_counts=True)[1]
+    assert len(outcomes) == 4  # each of two branches whole or absent
+    assert outcomes.min() >= 5
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -122,8 +139,11 @@ def test_two_runs_agree_bit_for_bit(space: SearchSpace) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_autocast_computes_in_half_precision_and_keeps_full_gradients(space: SearchSpace) -> None:
-    supernet = make_supernet(space, "sliced").float()
+@pytest.mark.parametrize("path", PATHS)
+def test_autocast_computes_in_half_precision_and_keeps_full_gradients(
+    space: SearchSpace, path: str
+) -> None:
+    supernet = make_supernet(space, path).float()
     architectures = draw_architectures(space, 2, Random(3))
     images, targets = make_batch(space, 2)
     images = images.float()
@@ -135,6 +155,35 @@ def test_autocast_computes_in_half_precision_and_keeps_full_gradients(space: Sea
     error = sum(float((found[name] - exact[name]).norm() ** 2) for name in exact)
     size = sum(float(exact[name].norm() ** 2) for name in exact)
     assert (error / size) ** 0.5 < 0.05
+
+
+def test_autocast_leaves_prefix_tokens_in_full_precision_as_the_plain_network_does(
+    space: SearchSpace,
+) -> None:
+    supernet = make_supernet(space, "sliced").float()
+    embedding, images = supernet.network.embedding, make_batch(space, 1)[0].float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trunk = supernet.forward_trunk(images)
+        (found,) = sliced._embed(embedding, trunk, [space.largest.stages[0].embed])
+        expected = embedding.tokens(trunk)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_empty_batch_has_empty_logits(space: SearchSpace, path: str) -> None:
+    supernet = make_supernet(space, path).eval()
+    images, _ = make_batch(space, 2)
+    assert supernet.forward_heads(images[:0], (space.largest,))["class"].shape == (0, space.classes)
+
+
+def test_second_derivatives_are_refused_rather_than_wrong(space: SearchSpace) -> None:
+    supernet = make_supernet(space, "sliced")
+    images, targets = make_batch(space, 1)
+    loss = step_loss(supernet, images, targets, (space.largest,))
+    weight = supernet.network.stages[1].blocks[0].mlp.fc1.weight
+    (gradient,) = torch.autograd.grad(loss, weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.square().sum().backward()
 
 
 def test_uneven_groups_and_foreign_architectures_are_refused(space: SearchSpace) -> None:

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
 
 from vitresnas.errors import FileFormatError, InputError, MismatchError
 from vitresnas.files import atomic_path, to_text
-from vitresnas.models.weights import to_bytes
+from vitresnas.models.weights import from_bytes, load_into, to_bytes
 from vitresnas.space.search_space import KIND as SPACE_KIND
 from vitresnas.space.search_space import SearchSpace
 from vitresnas.supernet.supernet import Supernet
@@ -41,7 +40,7 @@ def save_supernet(supernet: Supernet, path: str | Path, card: Mapping[str, Any])
 
 
 def load_supernet(
-    path: str | Path, *, space: SearchSpace | None = None, device: str = "cpu"
+    path: str | Path, *, space: SearchSpace | None = None, device: str | torch.device = "cpu"
 ) -> Supernet:
     """Read a super-network directory, in evaluation mode.
 
@@ -64,15 +63,12 @@ def load_supernet(
         )
     weights = directory / WEIGHTS
     try:
-        state = load_file(weights, device=device)
-    except (SafetensorError, OSError) as error:
+        state = from_bytes(weights.read_bytes(), weights)
+    except OSError as error:
         raise FileFormatError(
-            f"cannot read {weights} ({error}): the file is damaged or missing, train it again"
-        ) from error
-    supernet = Supernet(found, patch_head="patch_head.weight" in state)
-    try:
-        supernet.network.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise FileFormatError(f"{weights} does not fit its own {SPACE}: {first}") from None
+            f"cannot read {weights} ({error.strerror}): train the super-network again"
+        ) from None
+    with torch.device("meta"):  # no memory and no random draws for weights that are at hand
+        supernet = Supernet(found, patch_head="patch_head.weight" in state)
+    load_into(supernet.network, state, str(weights))
     return supernet.to(device).eval()

@@ -50,7 +50,8 @@ class GroupMasks:
 
     def widths(self, values: Sequence[int]) -> Tensor:
         """One number per group, as the masked ops read it: int32 (G,)."""
-        return torch.tensor(values, dtype=torch.int32, device=self._device)
+        # Not torch.tensor(device=...), which would wait for the GPU at every mask.
+        return torch.tensor(values, dtype=torch.int32).to(self._device, non_blocking=True)
 
     def columns(self, values: Sequence[int], like_BNX: Tensor) -> Tensor:
         """(B, 1, X): one in the first values[g] columns of group g's images, else zero."""

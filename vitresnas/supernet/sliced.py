@@ -81,7 +81,7 @@ def _embed(embedding: PatchEmbedding, trunk_BMHW: Tensor, widths: Sequence[int])
         )
         patches_ENC = image.flatten(2).transpose(1, 2)
         prefix_ENC = embedding.prefix_tokens[..., :width].expand(len(patches_ENC), -1, -1)
-        tokens_ENC = torch.cat((prefix_ENC.to(patches_ENC.dtype), patches_ENC), dim=1)
+        tokens_ENC = torch.cat((prefix_ENC, patches_ENC), dim=1)
         xs.append(tokens_ENC + embedding.position_embedding[..., :width])
     return xs
 
@@ -132,7 +132,7 @@ def _reduce(reduction: ResidualSpatialReduction, xs: Groups, widths: Sequence[in
         )
         patches_ENK = image.flatten(2).transpose(1, 2)
         patches_ENK = patches_ENK + reduction.position_embedding[..., :width]
-        path_ENK = torch.cat((prefix_EPK.to(patches_ENK.dtype), patches_ENK), dim=1)
+        path_ENK = torch.cat((prefix_EPK, patches_ENK), dim=1)
         outs.append(path_ENK + reduction_skip(x_ENC, width, grid, prefix))
     return outs
 

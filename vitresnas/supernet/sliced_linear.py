@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def sliced_linear(
@@ -26,9 +27,9 @@ def sliced_linear(
     """
     device = xs[0].device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else xs[0].dtype
-    flat = [x.to(dtype).reshape(-1, x.shape[-1]) for x in xs]
+    flat = [x.to(dtype).flatten(0, -2) for x in xs]
     ys = _SlicedLinear.apply(linear.weight, linear.bias, tuple(widths), segments, *flat)
-    return [y.view(*x.shape[:-1], -1) for x, y in zip(xs, ys, strict=True)]
+    return [y.view(*x.shape[:-1], y.shape[-1]) for x, y in zip(xs, ys, strict=True)]
 
 
 class _SlicedLinear(torch.autograd.Function):
@@ -56,6 +57,7 @@ class _SlicedLinear(torch.autograd.Function):
         return tuple(ys)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads_Rn: Tensor) -> tuple[Tensor | None, ...]:
         weight_SNK, *xs_Rk = ctx.saved_tensors
         segments, rows, _ = weight_SNK.shape

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
 from vitresnas.models.block import Attention, TransformerBlock
@@ -20,12 +21,13 @@ Named = Iterator[tuple[str, Tensor]]
 
 def extract(network: ViTRes, architecture: Architecture) -> ViTRes:
     """A stand-alone network with copies of the weights it inherits; on the same device."""
-    reference = network.head.weight
-    model = create_model(architecture, patch_head=network.patch_head is not None)
-    model.to(device=reference.device, dtype=reference.dtype)
-    model.load_state_dict(
-        {name: view.detach() for name, view in sliced_state(network, architecture)}
-    )
+    with torch.device("meta"):  # no random draws for weights that are at hand
+        model = create_model(architecture, patch_head=network.patch_head is not None)
+    inherited = {
+        name: view.detach().clone(memory_format=torch.contiguous_format)
+        for name, view in sliced_state(network, architecture)
+    }
+    model.load_state_dict(inherited, assign=True)
     return model.train(network.training)
 
 
