@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from random import Random
 
@@ -11,6 +12,7 @@ import pytest
 
 from vitresnas.errors import InputError, UnreachableTarget
 from vitresnas.search import Constraint, EvaluationLog, Evolution, Score, search
+from vitresnas.search.engine import Session
 from vitresnas.search.reach import throughput_reach
 from vitresnas.space import load_space, macs, parameters
 
@@ -152,8 +154,6 @@ def test_a_log_of_another_context_shares_nothing(digits, tmp_path):
 
 
 def test_a_later_round_starts_from_what_is_known(digits, prices, formula_score):
-    from vitresnas.search.engine import Session
-
     first = bound(prices, digits, 1.5)
     session = Session(digits, formula_score, (first,), prices, SMALL)
     history = session.run().history
@@ -166,6 +166,7 @@ def test_a_later_round_starts_from_what_is_known(digits, prices, formula_score):
 def test_search_with_a_formula_does_not_import_torch():
     script = """
 import sys
+import time
 from vitresnas.search import Constraint, Evolution, search
 from vitresnas.space import load_space, macs
 strategy = Evolution(initial=5, iterations=1, parents=3, mutants=2, crossovers=2)
@@ -174,3 +175,28 @@ found = search(load_space("digits"), lambda a: 1 / macs(a), [Constraint("macs", 
 assert len(found.history) == 9 and "torch" not in sys.modules, sorted(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_several_workers_give_the_history_of_one(digits, prices, formula_score):
+    def slowly(architecture):
+        time.sleep(int(architecture.id[0], 16) * 2e-4)  # so that they finish out of order
+        return formula_score(architecture)
+
+    constraints = (bound(prices, digits, 2),)
+    alone = Session(digits, slowly, constraints, prices, SMALL).run()
+    assert Session(digits, slowly, constraints, prices, SMALL, workers=4).run() == alone
+
+
+def test_an_error_in_one_worker_ends_the_search_at_once(digits):
+    scored = []
+
+    def fail(architecture):
+        scored.append(architecture)
+        if len(scored) == 3:
+            raise InputError("broken")
+        time.sleep(0.01)
+        return 1.0
+
+    with pytest.raises(InputError, match="broken"):
+        Session(digits, fail, (), strategy=SMALL, workers=2).run()
+    assert len(scored) < 10

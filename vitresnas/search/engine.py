@@ -55,6 +55,7 @@ class Session:
     seed: int = 0
     log: EvaluationLog | None = None
     progress: Progress = lambda _: None
+    workers: int = 1  # threads that score; `score` must bear being called from several
 
     def __post_init__(self) -> None:
         self.strategy = self.strategy or Evolution.for_space(self.space)
@@ -71,6 +72,7 @@ class Session:
             self.throughput,
             EvaluationLog() if self.log is None else self.log,
             lambda done: self.progress(done),  # a later round may report elsewhere
+            self.workers,
         )
 
     @property

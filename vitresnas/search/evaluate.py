@@ -7,7 +7,9 @@ killed runs again from its start, finds its scores here, and so arrives where it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ class EvaluationLog:
         self._path = path
         self._context = digest(dict(context or {}))[:16]
         self._scores: dict[str, Score] = {}
+        self._lock = threading.Lock()
         for number, line in enumerate(read_lines(path) if path else (), start=1):
             context_of_line, identifier, score = _read(line, f"{path}, line {number}")
             if context_of_line == self._context:
@@ -45,16 +48,17 @@ class EvaluationLog:
 
     def add(self, architecture: Architecture, score: Score) -> None:
         """Remember a score; it is on the disk when this returns."""
-        if self._path is not None:
-            line = {
-                "context": self._context,
-                "id": architecture.id,
-                "negative_log_likelihood": score.negative_log_likelihood,
-                "accuracy": score.accuracy,
-                "images": score.images,
-            }
-            append_line(self._path, line)
-        self._scores[architecture.id] = score
+        line = {
+            "context": self._context,
+            "id": architecture.id,
+            "negative_log_likelihood": score.negative_log_likelihood,
+            "accuracy": score.accuracy,
+            "images": score.images,
+        }
+        with self._lock:
+            if self._path is not None:
+                append_line(self._path, line)
+            self._scores[architecture.id] = score
 
 
 def _read(line: object, where: str) -> tuple[str, str, Score]:
@@ -70,7 +74,11 @@ def _read(line: object, where: str) -> tuple[str, str, Score]:
 
 
 class Evaluator:
-    """Turns proposals into candidates, each scored once; `candidates` holds all, in order."""
+    """Turns proposals into candidates, each scored once; `candidates` holds all, in order.
+
+    With several `workers` the scorer is called from as many threads. Which finishes first changes
+    nothing but the order of the log's lines.
+    """
 
     def __init__(
         self,
@@ -78,21 +86,32 @@ class Evaluator:
         throughput: Throughput | None,
         log: EvaluationLog,
         progress: Progress = lambda _: None,
+        workers: int = 1,
     ) -> None:
         self._scorer = scorer
         self._throughput = throughput
         self._log = log
         self._progress = progress
+        self._workers = workers
         self.candidates: list[Candidate] = []
 
     def __call__(self, proposals: Sequence[Proposal]) -> list[Candidate]:
-        found = []
-        for proposal in proposals:
-            candidate = self.one(proposal)
-            found.append(candidate)
+        first = len(self.candidates)
+        if self._workers == 1:
+            self._keep(map(self.one, proposals))
+        else:
+            pool = ThreadPoolExecutor(self._workers)
+            try:
+                self._keep(pool.map(self.one, proposals))
+            finally:
+                # An interrupted search must not first score all that was waiting.
+                pool.shutdown(cancel_futures=True)
+        return self.candidates[first:]
+
+    def _keep(self, candidates: Iterable[Candidate]) -> None:
+        for candidate in candidates:
             self.candidates.append(candidate)
             self._progress(len(self.candidates))
-        return found
 
     def one(self, proposal: Proposal) -> Candidate:
         """Score a single network without counting it as a candidate of the search."""

@@ -39,7 +39,7 @@ def draw(result: SearchResult, path: Path) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(frameon=False, fontsize=8.5, loc="outside lower center", ncols=3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
 
@@ -75,25 +75,26 @@ def _draw_largest(axes: Axes, result: SearchResult) -> None:
 def _draw_winner(axes: Axes, winner: Finalist) -> None:
     speeds, losses = _points([winner.candidate])
     if winner.speed is None:
-        axes.scatter(speeds, losses, s=120, marker="*", color=_WINNER, zorder=5, label="winner")
+        axes.scatter(speeds, losses, s=40, marker="D", color=_WINNER, zorder=5, label="winner")
         return
     timed, (low, high) = winner.speed, winner.speed.interval_95
     axes.errorbar(
         [timed.images_per_second],
         losses,
         xerr=[[timed.images_per_second - low], [high - timed.images_per_second]],
-        fmt="*",
-        markersize=14,
+        fmt="D",
+        markersize=5,
         color=_WINNER,
         ecolor=_WINNER,
         elinewidth=2,
-        capsize=5,
+        capsize=8,
+        capthick=2,
         zorder=5,
-        label="winner, measured (95 % interval)",
+        label=f"winner, measured ({low:,.0f} to {high:,.0f})",
     )
     # The thread from the prediction to the measurement shows how far off the table was.
     axes.plot([speeds[0], timed.images_per_second], losses * 2, color=_WINNER, linewidth=0.8)
-    axes.scatter(speeds, losses, s=30, facecolor="none", edgecolor=_WINNER, zorder=5)
+    axes.scatter(speeds, losses, s=60, facecolor="none", edgecolor=_WINNER, zorder=5)
 
 
 def _points(candidates: Sequence[Candidate]) -> tuple[list[float], list[float]]:

@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from vitresnas.cache import locked
 from vitresnas.data import Data
 from vitresnas.doors import say
@@ -29,7 +31,7 @@ from vitresnas.search.prove import FINALISTS, Proof, SearchOn, prove
 from vitresnas.search.result import SearchResult
 from vitresnas.search.score import SCORING_BATCH, SupernetScorer, score_model
 from vitresnas.search.settings import SETTINGS, check_folder, claim_folder
-from vitresnas.search.timing import extracted_timer, remembered
+from vitresnas.search.timing import extracted_timer, remembered, threads
 from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import CARD, WEIGHTS, load_supernet
 
@@ -103,8 +105,11 @@ def _search_and_prove(job: Job, supernet: Supernet, settings: JsonObject) -> Sea
         strategy=STRATEGIES[request.strategy](job.space),
         seed=request.seed,
         log=EvaluationLog(out / LOG, context),
+        # Two networks on a thread each finish before two threads on one network then another: no
+        # waiting inside layers. And a score does not depend on how many threads there are.
+        workers=torch.get_num_threads() if job.device == "cpu" else 1,
     )
-    with phase(job.seconds, "search"):
+    with phase(job.seconds, "search"), threads(1):
         with Watch("scoring", session.budget) as watch:
             session.progress = watch
             result = session.run()
@@ -140,7 +145,8 @@ def _search_on(session: Session) -> SearchOn:
     def search_on(number: int, bound: float, seen: Sequence[Candidate]) -> tuple[Candidate, ...]:
         session.progress = lambda _: None
         tighter = (Constraint("throughput", bound), *session.constraints[1:])
-        return session.round(number, tighter, seen)
+        with threads(1):
+            return session.round(number, tighter, seen)
 
     return search_on
 

@@ -84,7 +84,7 @@ def example_images(architecture: Architecture, batch_size: int, device: str) -> 
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Run with this many CPU threads, as the table was measured."""
+    """Run with this many CPU threads per operation."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
