@@ -16,6 +16,9 @@ def digits_supernet() -> Recipe:
 
     Paper: ViT-ResNAS (arXiv 2109.00642), section 3.3, shrunk to 1,137 images of 16 pixels.
     Command: vitresnas train --recipe digits-supernet --out DIR
+    Cost: one minute on 2 CPU cores (57 CPU seconds, all told).
+    Expected: networks of 12 to 24 M MACs reach 0.986 to 0.993 of the hold-out on average over 30 of
+    them (seeds 0, 1, 2), the likeliest 0.994 to 0.997 of the test split.
     """
     return Recipe(
         name="digits-supernet",
@@ -65,6 +68,7 @@ def cifar_nano_supernet() -> Recipe:
 
     Paper: ViT-ResNAS, section 3.3, with cheap augmentation on batches and weaker regularisation.
     Command: vitresnas train --recipe cifar-nano-supernet --data DIR --out DIR
+    Cost: about 2.5 hours on 2 CPU cores, as --dry-run says for CIFAR-10. Accuracy: not measured yet.
     """
     return replace(
         cifar_supernet(),
@@ -86,6 +90,8 @@ def digits_retrain() -> Recipe:
 
     Paper: ViT-ResNAS, section 4: the recipe of the super-network with a weight average.
     Command: vitresnas train --recipe digits-retrain --architecture FILE --out DIR
+    Cost: one minute on 2 CPU cores for the smallest network (5 M MACs), three for one of 18 M.
+    Expected: 0.997 of the test split for the smallest, from random weights (seed 0).
     """
     return replace(
         digits_supernet(),
@@ -103,8 +109,8 @@ def digits_retrain() -> Recipe:
 def cifar_retrain() -> Recipe:
     """One network of the `cifar` space, trained on its own, as the paper does with its winners.
 
-    Paper: ViT-ResNAS, section 4: 300 epochs, drop path 0.2, weight average 0.99996 at 1.4 M steps
-    (here 0.9995, for 13,000 steps).
+    Paper: ViT-ResNAS, section 4: 300 epochs, drop path 0.2, weight average 0.99996 over 375,000
+    steps (here 0.9995 over 13,000).
     Command: vitresnas train --recipe cifar-retrain --architecture FILE --data DIR --out DIR
     Cost and accuracy: not measured yet.
     """
