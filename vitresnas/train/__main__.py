@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out, device, workers = (options.pop(name) for name in ("out", "device", "workers"))
     as_json, only_look = options.pop("json"), options.pop("dry_run")
     # How long a thread spins while it waits for another one is read when torch is imported. On two
-    # cores with a load of 4, a step of the cifar space (32 images) took 1 to 27 s with the default of
+    # cores with a load of 4, a step of the cifar space took 1 to 27 s with the default of
     # 300,000 and about 1 s with this.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")

@@ -68,7 +68,7 @@ def cifar_nano_supernet() -> Recipe:
 
     Paper: ViT-ResNAS, section 3.3, with cheap augmentation on batches and weaker regularisation.
     Command: vitresnas train --recipe cifar-nano-supernet --data DIR --out DIR
-    Cost: about 2.5 hours on 2 CPU cores, as --dry-run says for CIFAR-10. Accuracy: not measured yet.
+    Cost: 2.5 hours on 2 CPU cores, says --dry-run for CIFAR-10. Accuracy: not measured yet.
     """
     return replace(
         cifar_supernet(),
