@@ -44,6 +44,7 @@ def test_versions_are_part_of_the_schema():
     [
         ("{", r"the file is not JSON \(.*\): write it again"),
         ("[1]", "the file holds a JSON list, expected an object with a schema"),
+        ("[" * 100_000, r"the file is not JSON \(.*recursion"),
         ("{}", 'has schema None, expected "vitresnas/example/1"'),
         ('{"schema": "vitresnas/other/1"}', "has schema 'vitresnas/other/1', expected"),
         ('{"schema": "vitresnas/example/1", "x": NaN}', "NaN is not a JSON number"),
@@ -230,7 +231,8 @@ def test_fields_hand_out_typed_values():
         (Fields.integer, 1.0, "a whole number of at least 1"),
         (Fields.integer, False, "a whole number of at least 1"),
         (Fields.number, "1", "a number"),
-        (Fields.number, math.nan, "a number"),
+        (Fields.number, math.nan, "a number that is finite"),
+        (Fields.number, 10**400, "a number that is finite"),
         (Fields.number, True, "a number"),
         (Fields.text, 3, "text"),
         (Fields.integers, [1, True], "a list of whole numbers"),

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -185,7 +186,7 @@ def from_text(text: str, kind: str, version: int = 1, *, where: str = "the text"
     """Parse a `kind` document from text; see `read_json`."""
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{where} is not JSON ({error}): write it again") from error
     if not isinstance(document, dict):
         raise FileFormatError(
@@ -246,8 +247,10 @@ class Fields:
         value = self.take(name, default=default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.wrong(name, value, "a number")
-        if not minimum <= value < math.inf:  # not a number is not at least anything
-            raise self.wrong(name, value, f"a number of at least {minimum}")
+        # Not a number is not at least anything; whole numbers may be too large for a float.
+        if not minimum <= value <= sys.float_info.max:
+            bound = f"of at least {minimum}" if minimum > -math.inf else "that is finite"
+            raise self.wrong(name, value, f"a number {bound}")
         return float(value)
 
     def text(self, name: str, *, choices: tuple[str, ...] = (), default: Any = ...) -> str:
