@@ -58,6 +58,8 @@ def test_a_block_decides_by_name_and_gives_the_choice_back(monkeypatch):
 def test_the_environment_decides_by_name(monkeypatch):
     monkeypatch.setenv("VITRESNAS_BACKEND", "reference")
     assert choose(OP, (X,)).name == "reference"
+    monkeypatch.setenv("VITRESNAS_BACKEND", "")
+    assert choose(OP, (X,)).name == ("cpp" if BUILT else "reference")
     monkeypatch.setenv("VITRESNAS_BACKEND", "fast")
     with pytest.raises(BackendError, match='"fast" is no backend: use cuda, triton, cpp'):
         choose(OP, (X,))

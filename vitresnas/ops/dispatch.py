@@ -61,7 +61,7 @@ def find(name: str) -> Op:
 def choose(op: Op, inputs: Sequence[Tensor]) -> Backend:
     """The backend that runs `op` on `inputs`; raises BackendError if one named cannot."""
     wanted = _by_name or os.environ.get("VITRESNAS_BACKEND")
-    if wanted is None:
+    if not wanted:
         for backend in op.backends[:-1]:
             if not (reasons(op, backend.name, inputs) or doubts(op, backend, inputs[0].device)):
                 return backend

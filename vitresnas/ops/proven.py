@@ -25,7 +25,9 @@ def proven(op: str, backend: str, architecture: str, results: Path = RESULTS) ->
             continue  # an unreadable file proves nothing
         if document.get("environment", {}).get("architecture") != architecture:
             continue
-        rows = [r for r in document["rows"] if (r.get("op"), r.get("backend")) == (op, backend)]
+        rows = [
+            r for r in document.get("rows", []) if (r.get("op"), r.get("backend")) == (op, backend)
+        ]
         if rows and all(row.get("passed") is True for row in rows):
             return True
     return False
