@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitresnas.doors import Parser, door, print_json, say
+from vitresnas.errors import InputError
 from vitresnas.files import write_json
 from vitresnas.latency.environment import describe_environment
 from vitresnas.ops import dispatch
@@ -262,6 +263,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", metavar="FILE", help="write the rows as a bench file")
     parser.add_argument("--json", action="store_true", help="the rows as JSON on stdout")
     arguments = parser.parse_args(argv)
+    if arguments.rounds < 2:
+        raise InputError(f"rounds is {arguments.rounds}: quantiles need at least 2")
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

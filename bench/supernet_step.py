@@ -26,6 +26,7 @@ from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.errors import InputError, VitresnasError
 from vitresnas.files import write_json
 from vitresnas.latency.environment import describe_environment
+from vitresnas.latency.request import resolve_device
 from vitresnas.models import create_model
 from vitresnas.space import Architecture, SearchSpace, load_space, macs
 from vitresnas.supernet import Supernet, draw_architectures
@@ -46,8 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     worst = check_paths_agree(space, options)
     say(f"masked and sliced agree: largest relative gradient error {worst:.1e} (fp32, one draw)")
     samples = time_steps(steps, draws, options.rounds, options.device)
+    peaks = {path: peak_bytes(step, draws, options.device) for path, step in steps.items()}
 
-    rows = [row(path, samples[path], space, draws, options) for path in steps]
+    rows = [row(path, samples[path], peaks[path], space, draws, options) for path in steps]
     payload = {
         "environment": describe_environment(),
         "rows": rows,
@@ -75,7 +77,7 @@ def parse(argv: Sequence[str] | None) -> Any:
     parser.add_argument("--space", default="tiny", help="a preset or a space file")
     parser.add_argument("--batch-size", type=int, default=32, help="images per step")
     parser.add_argument("--groups", type=int, default=4, help="sub-networks per step")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="fp32", choices=DTYPES, help="bf16, fp16: by autocast")
     parser.add_argument("--rounds", type=int, default=5, help="passes over all 16 draws")
     parser.add_argument("--paths", nargs="+", default=PATHS, choices=PATHS)
@@ -89,6 +91,7 @@ def parse(argv: Sequence[str] | None) -> Any:
         )
     if options.rounds < 1:
         raise InputError(f"rounds is {options.rounds}: use at least 1")
+    options.device = resolve_device(options.device)
     return options
 
 
@@ -107,7 +110,9 @@ def active_share(space: SearchSpace, draws: Sequence[Draw]) -> float:
 def build_steps(space: SearchSpace, options: Any) -> dict[str, Callable[[Draw], None]]:
     images, targets = make_batch(space, options.batch_size, options.device)
     autocast = torch.autocast(
-        options.device, dtype=DTYPES[options.dtype], enabled=options.dtype != "fp32"
+        torch.device(options.device).type,
+        dtype=DTYPES[options.dtype],
+        enabled=options.dtype != "fp32",
     )
 
     def step_of(path: str) -> Callable[[Draw], None]:
@@ -174,18 +179,33 @@ def time_steps(
 
 
 def time_one(step: Callable[[Draw], None], draw: Draw, device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device)
     start = time.perf_counter()
     step(draw)
-    if device == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device)
     return (time.perf_counter() - start) * 1e3
+
+
+def wait_for(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def peak_bytes(step: Callable[[Draw], None], draws: Sequence[Draw], device: str) -> int | None:
+    """The most that a step allocates on top of what lies there before it; None on a CPU."""
+    if device == "cpu":
+        return None
+    resident = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    for draw in draws:
+        step(draw)
+    return torch.cuda.max_memory_allocated(device) - resident
 
 
 def row(
     path: str,
     samples: Sequence[Sequence[float]],
+    peak: int | None,
     space: SearchSpace,
     draws: Sequence[Draw],
     options: Any,
@@ -200,7 +220,7 @@ def row(
         "milliseconds_median": statistics.median(s for draw in samples for s in draw),
         "milliseconds_min": statistics.mean(min(draw) for draw in samples),
         "milliseconds_samples": [[round(s, 3) for s in draw] for draw in samples],
-        "peak_bytes": torch.cuda.max_memory_allocated() if options.device == "cuda" else None,
+        "peak_bytes": peak,
     }
 
 
