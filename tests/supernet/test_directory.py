@@ -24,6 +24,16 @@ def test_a_directory_round_trips(space: SearchSpace, tmp_path: Path) -> None:
         assert torch.equal(loaded(images, (space.largest, space.smallest)), expected)
 
 
+def test_loading_draws_no_random_numbers_and_leaves_the_weights_trainable(
+    space: SearchSpace, tmp_path: Path
+) -> None:
+    save_supernet(Supernet(space), tmp_path, {})
+    before = torch.get_rng_state()
+    loaded = load_supernet(tmp_path, device=torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), before) and not loaded.training
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
 def test_another_space_is_refused_by_name(space: SearchSpace, tmp_path: Path) -> None:
     save_supernet(Supernet(space), tmp_path, {})
     with pytest.raises(MismatchError, match="6 classes"):

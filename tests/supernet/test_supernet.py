@@ -186,6 +186,23 @@ def test_second_derivatives_are_refused_rather_than_wrong(space: SearchSpace) ->
         gradient.square().sum().backward()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("path", PATHS)
+def test_a_step_on_the_gpu_equals_the_one_on_the_cpu(space: SearchSpace, path: str) -> None:
+    architectures = draw_architectures(space, 4, Random(3))
+    images, targets = make_batch(space, 4)
+    results = []
+    for device in ("cpu", "cuda"):
+        supernet = make_supernet(space, path).to(device)
+        loss = step_loss(supernet, images.to(device), targets.to(device), architectures)
+        results.append({name: g.cpu() for name, g in gradients(supernet, loss).items()})
+        model = supernet.extract(architectures[1])
+        assert {tensor.device.type for tensor in model.state_dict().values()} == {device}
+    assert results[0].keys() == results[1].keys()
+    for name, gradient in results[0].items():
+        torch.testing.assert_close(results[1][name], gradient, rtol=0, atol=1e-8, msg=name)
+
+
 def test_uneven_groups_and_foreign_architectures_are_refused(space: SearchSpace) -> None:
     supernet = make_supernet(space, "sliced")
     images, _ = make_batch(space, 2)
