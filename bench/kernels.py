@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -149,9 +150,9 @@ def layer_norm_backward(
 
     def truth(s: dict[str, Tensor]) -> Sequence[Tensor]:
         s = {k: v if k == "widths" else v.double() for k, v in s.items()}
-        leaves = [s[name].requires_grad_() for name in ("x", "weight", "bias")]
-        y = mln.reference(*leaves, s["widths"], EPS)
-        return torch.autograd.grad(y, leaves, s["dy"])
+        x, weight, bias = (s[name].requires_grad_() for name in ("x", "weight", "bias"))
+        y = mln.reference(x, weight, bias, s["widths"], EPS)
+        return torch.autograd.grad(y, (x, weight, bias), s["dy"])
 
     baselines = {"F.layer_norm, full width": full, "F.layer_norm, sliced loop": sliced}
     return Work(op, "backward", shape, dtype, share, bytes, sets, ours,
@@ -177,9 +178,8 @@ def rows(work: Work, backend: str, rounds: int) -> dict[str, Any]:
             return {**row, "passed": False}
         rivals = {"ours": work.ours, **work.baselines, "copy": lambda s: s["x"].clone()}
         timer = time_in_graph if work.sets[0]["x"].is_cuda else time_in_turns
-        samples = timer(
-            {name: [lambda f=f, s=s: f(s) for s in work.sets] for name, f in rivals.items()}, rounds
-        )
+        calls = {name: [partial(f, s) for s in work.sets] for name, f in rivals.items()}
+        samples = timer(calls, rounds)
     medians = {name: statistics.median(found) for name, found in samples.items()}
     best = min(work.baselines, key=medians.__getitem__)
     x = work.sets[0]["x"]

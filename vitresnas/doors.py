@@ -16,6 +16,7 @@ from vitresnas.errors import InputError, StorageError, VitresnasError
 from vitresnas.files import storage_errors
 
 INTERRUPTED = 130
+BROKEN_PIPE = 141  # what a shell reports of a program that wrote to a closed pipe
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -23,7 +24,7 @@ Main = Callable[[Sequence[str] | None], int]
 def door(main: Main) -> Callable[..., int]:
     """Make `main(argv=None) -> int` end with one sentence and an exit code, never a traceback.
 
-    0 done, 2 bad usage or input, 3 unreachable target, 4 target missed, 130 interrupted.
+    0 done, 2 bad usage or input, 3 unreachable target, 4 target missed, 130 interrupted, 141 nobody reads the output.
     """
 
     @functools.wraps(main)
@@ -34,7 +35,7 @@ def door(main: Main) -> Callable[..., int]:
             except OSError as error:
                 if error.errno == errno.EPIPE:  # `vitresnas ... | head`: nobody listens any more
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                    return 0
+                    return BROKEN_PIPE
                 with storage_errors(Path(error.filename or "the output")):
                     raise
         except VitresnasError as error:
