@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import resource
 import signal
 import subprocess
 import sys
@@ -104,20 +104,57 @@ def test_a_folder_of_another_search_is_refused_by_the_setting_that_differs(
     assert (out / "search_result.json").read_bytes() == before
 
 
-def test_kill_9_and_the_same_command_give_the_same_history(searched, search_kit, tmp_path):
-    _, document, _ = searched
-    out = tmp_path / "killed"
-    command = [sys.executable, "-m", "vitresnas.search", *search_kit.arguments]
-    command += ["--throughput-target", "0.7x", "--out", str(out), "--json"]
-    log = out / "evaluations.jsonl"
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+def wait_for_lines(log, count, process):
     deadline = time.monotonic() + 120
-    while not log.exists() or len(log.read_bytes().splitlines()) < 50:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    while not log.exists() or len(log.read_bytes().splitlines()) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def search_command(search_kit, out):
+    command = [sys.executable, "-m", "vitresnas.search", *search_kit.arguments]
+    return [*command, "--throughput-target", "0.7x", "--out", str(out), "--json"]
+
+
+@pytest.mark.xfail(
+    reason="files.append_line: closing the file flushes the rest of a line that was taken back"
+)
+def test_a_full_disk_is_one_sentence_and_the_search_continues(searched, search_kit, tmp_path):
+    _, document, _ = searched
+    command = search_command(search_kit, tmp_path / "full")
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+
+    full = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_disk)
+    assert full.returncode == 2
+    assert "no space left" in full.stderr and "Traceback" not in full.stderr
+    found = subprocess.run(command, capture_output=True)
+    assert found.returncode == 0, found.stderr
+    assert timeless(json.loads(found.stdout)) == timeless(document)
+
+
+def test_ctrl_c_and_kill_9_continue_to_the_same_history(searched, search_kit, tmp_path):
+    _, document, _ = searched
+    out = tmp_path / "broken"
+    command, log = search_command(search_kit, out), out / "evaluations.jsonl"
+
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_lines(log, 80, process)
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate()
+    assert process.returncode == 130 and printed[0] == ""
+    assert printed[1].splitlines()[-1].startswith("interrupted: run the same command again")
+
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+    )
+    wait_for_lines(log, 160, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     logged = log.read_bytes().rpartition(b"\n")[0].splitlines()
+
     found = subprocess.run(command, capture_output=True, check=True)
     assert timeless(json.loads(found.stdout)) == timeless(document)
     after = log.read_bytes().splitlines()
