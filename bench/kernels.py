@@ -178,6 +178,7 @@ def rows(work: Work, backend: str, rounds: int) -> dict[str, Any]:
             return {**row, "passed": False}
         rivals = {"ours": work.ours, **work.baselines, "copy": lambda s: s["x"].clone()}
         timer = time_in_graph if work.sets[0]["x"].is_cuda else time_in_turns
+        calls: dict[str, list[Callable[[], Any]]]
         calls = {name: [partial(f, s) for s in work.sets] for name, f in rivals.items()}
         samples = timer(calls, rounds)
     medians = {name: statistics.median(found) for name, found in samples.items()}

@@ -107,11 +107,12 @@ def append_line(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None
     line = (json.dumps(record, sort_keys=True, allow_nan=False) + "\n").encode()
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("ab") as file:
-            size = file.tell()
+        # Unbuffered: what a full disk refused must not be written again when the file is closed.
+        with target.open("ab", buffering=0) as file:
+            size, rest = file.tell(), line
             try:
-                file.write(line)
-                file.flush()
+                while rest:
+                    rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:
                 with contextlib.suppress(OSError):

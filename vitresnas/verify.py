@@ -13,7 +13,6 @@ from pathlib import Path
 from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.errors import InputError
 from vitresnas.files import Fields, JsonObject
-from vitresnas.search.candidate import Speed
 from vitresnas.search.constraint import Target
 
 MISSED = 4
@@ -21,14 +20,18 @@ MISSED = 4
 
 @dataclass(frozen=True)
 class Verification:
-    """A model's speed here and now; `verdict` is "met" or "missed"."""
+    """A model's speed here and now; `verdict` is "met" or "missed".
+
+    speed: images_per_second, interval_95, samples, and, where the largest network of its space is
+    known, relative and relative_interval_95.
+    """
 
     verdict: str
     target: JsonObject
-    speed: Speed
+    speed: JsonObject
 
     def to_json(self) -> JsonObject:
-        return {"verdict": self.verdict, "target": self.target, "speed": asdict(self.speed)}
+        return asdict(self)
 
 
 def verify(
@@ -36,55 +39,84 @@ def verify(
     target: Target | None = None,
     *,
     device: str = "auto",
+    batch_size: int | None = None,
+    dtype: str | None = None,
+    runtime: str | None = None,
+    thread_count: int | None = None,
     seconds: float | None = None,
 ) -> Verification:
     """Time the model in `directory` beside its space's largest network and update its card.
 
-    target: instead of the one on the card. Batch size, number type, runtime and threads are those
-    of the search. Raises InputError where the card lacks what is needed.
+    What is not given is taken from the card of a search; for other models from this machine's
+    defaults, and then an absolute target must be given. Raises InputError where one is missing.
     """
+    import torch
+
     from vitresnas.latency.environment import describe_environment
     from vitresnas.latency.measure import time_interleaved
-    from vitresnas.latency.request import device_name, resolve_device
+    from vitresnas.latency.request import default_batch_size, device_name, resolve_device
     from vitresnas.models import create_model
     from vitresnas.models.model_directory import load_model, read_card, update_card
-    from vitresnas.search.prove import speed_of
     from vitresnas.search.timing import SECONDS, example_images, threads
     from vitresnas.space import Architecture
 
     card = read_card(directory)
     where = f"the card of {directory}"
-    if "largest" not in card or "target" not in card:
+    asked = Fields(card.get("target", {}), f"{where}, target")
+    if target is None:
+        if "target" not in card:
+            raise InputError(f"{where} names no target: give --throughput-target")
+        target = Target(asked.number("amount"), bool(asked.take("relative")))
+    if target.relative and "largest" not in card:
         raise InputError(
-            f"{where} does not come from a search (it has no target and no largest network to "
-            "compare with): give the model directory of a search"
+            f"{where} does not come from a search, so there is no largest network to compare with "
+            f"for {target}: give --throughput-target in images per second"
         )
-    asked = Fields(card["target"], f"{where}, target")
-    target = target or Target(asked.number("amount"), bool(asked.take("relative")))
-    batch_size, count = asked.integer("batch_size"), asked.integer("threads")
     place = resolve_device(device)
     model = load_model(directory, place)
-    largest = Architecture.from_json(card["largest"], f"{where}, largest")
-    with threads(count):
+    architecture = model.architecture
+    usual = default_batch_size(architecture.image_size, torch.device(place).type)
+    batch_size = batch_size or asked.integer("batch_size", default=usual)
+    thread_count = thread_count or asked.integer("threads", default=torch.get_num_threads())
+    condition: JsonObject = {
+        "dtype": dtype or asked.text("dtype", default="fp32"),
+        "runtime": runtime or asked.text("runtime", default="eager"),
+    }
+    networks = {"model": model}
+    if "largest" in card:
+        # The largest net's speed does not depend on its weights.
+        largest = Architecture.from_json(card["largest"], f"{where}, largest")
+        networks["largest"] = create_model(largest).to(place)
+    with threads(thread_count):
         times = time_interleaved(
-            # The largest net's speed does not depend on its weights.
-            {"model": model, "largest": create_model(largest).to(place)},
-            example_images(largest, batch_size, place),
-            runtime=asked.text("runtime"),
-            dtype=asked.text("dtype"),
+            networks,
+            example_images(architecture, batch_size, place),
             seconds=SECONDS if seconds is None else seconds,
+            **condition,
         )
-    speed = speed_of(times["model"], times["largest"], batch_size)
-    lower = (speed.relative_interval_95 if target.relative else speed.interval_95)[0]
-    baseline = times["largest"].images_per_second(batch_size)
+    speed: JsonObject = {
+        "images_per_second": times["model"].images_per_second(batch_size),
+        "interval_95": times["model"].images_per_second_interval_95(batch_size),
+        "samples": len(times["model"].samples_milliseconds),
+    }
+    least = target.amount
+    if "largest" in times:
+        speed["relative"], speed["relative_interval_95"] = times["model"].speedup_over(
+            times["largest"]
+        )
+        least = target.images_per_second(times["largest"].images_per_second(batch_size))
+    lower = speed["relative_interval_95" if target.relative else "interval_95"][0]
     verification = Verification(
         verdict="met" if lower >= target.amount else "missed",
         target={
-            **card["target"],
-            "images_per_second": target.images_per_second(baseline),
+            **card.get("target", {}),
+            **condition,
+            "images_per_second": least,
             "requested": str(target),
             "amount": target.amount,
             "relative": target.relative,
+            "batch_size": batch_size,
+            "threads": thread_count,
             "device": device_name(place),
         },
         speed=speed,
@@ -109,12 +141,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=Path, metavar="DIR", help="a search's folder or model")
     parser.add_argument("--throughput-target", metavar="N|Nx", help="instead of the search's own")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--batch-size", type=int, help="instead of the search's own")
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="likewise")
+    parser.add_argument("--runtime", choices=("eager", "compile", "cuda-graph"), help="likewise")
+    parser.add_argument("--threads", type=int, help="likewise")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     arguments = parser.parse_args(argv)
     text = arguments.throughput_target
     directory = find_model(arguments.directory)
     say(f"timing {directory}")
-    found = verify(directory, None if text is None else Target.parse(text), device=arguments.device)
+    for name in ("batch_size", "threads"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}: use at least 1")
+    found = verify(
+        directory,
+        None if text is None else Target.parse(text),
+        device=arguments.device,
+        batch_size=arguments.batch_size,
+        dtype=arguments.dtype,
+        runtime=arguments.runtime,
+        thread_count=arguments.threads,
+    )
     if arguments.json:
         print_json({**found.to_json(), "directory": str(directory)})
     else:
@@ -123,12 +171,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _summary(found: Verification) -> str:
-    (low, high), (low_x, high_x) = found.speed.interval_95, found.speed.relative_interval_95
-    return (
-        f"{found.verdict}: {found.target['requested']} on {found.target['device']}\n"
-        f"  measured  {found.speed.images_per_second:,.0f} images/s ({low:,.0f} to {high:,.0f}), "
-        f"{found.speed.relative:.2f}x the largest ({low_x:.2f} to {high_x:.2f})"
-    )
+    speed, target = found.speed, found.target
+    low, high = speed["interval_95"]
+    lines = [
+        f"{found.verdict}: {target['requested']} at batch {target['batch_size']}, "
+        f"{target['dtype']}, {target['runtime']}, on {target['device']}",
+        f"  measured  {speed['images_per_second']:,.0f} images/s ({low:,.0f} to {high:,.0f})",
+    ]
+    if "relative" in speed:
+        low, high = speed["relative_interval_95"]
+        lines[-1] += f", {speed['relative']:.2f}x the largest ({low:.2f} to {high:.2f})"
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

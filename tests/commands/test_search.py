@@ -117,9 +117,6 @@ def search_command(search_kit, out):
     return [*command, "--throughput-target", "0.7x", "--out", str(out), "--json"]
 
 
-@pytest.mark.xfail(
-    reason="files.append_line: closing the file flushes the rest of a line that was taken back"
-)
 def test_a_full_disk_is_one_sentence_and_the_search_continues(searched, search_kit, tmp_path):
     _, document, _ = searched
     command = search_command(search_kit, tmp_path / "full")

@@ -51,16 +51,26 @@ def test_a_target_that_is_missed_exits_4(model, capsys):
 
 def test_an_absolute_target_is_compared_with_images_per_second(model):
     found = verify(model, seconds=0.1)
-    speed = found.speed.interval_95[0]
+    speed = found.speed["interval_95"][0]
     assert main([str(model), "--throughput-target", str(round(speed / 4))]) == 0
     assert read_card(model)["target"]["relative"] is False
 
 
-def test_a_model_that_no_search_made_is_refused(tmp_path, search_kit, capsys):
-    save_model(create_model(search_kit.space.smallest), tmp_path / "model", {})
-    assert main([str(tmp_path / "model")]) == 2
-    assert "does not come from a search" in capsys.readouterr().err
-    assert main([str(tmp_path)]) == main([str(tmp_path / "nowhere")])
+def test_a_model_that_no_search_made_needs_a_target_in_images_per_second(
+    tmp_path, search_kit, capsys
+):
+    model = str(tmp_path / "model")
+    save_model(create_model(search_kit.space.smallest), model, {"note": "kept"})
+    assert main([model]) == 2
+    assert "names no target: give --throughput-target" in capsys.readouterr().err
+    assert main([model, "--throughput-target", "2x"]) == 2
+    assert "no largest network to compare with for 2x" in capsys.readouterr().err
+    assert main([model, "--throughput-target", "1", "--batch-size", "3", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["target"]["batch_size"] == 3 and "relative" not in document["speed"]
+    assert read_card(tmp_path / "model")["verdict"] == "met"
+    assert main([model]) == 0  # the card knows the target now
+    assert main([str(tmp_path)]) == 0 and main([str(tmp_path / "nowhere")]) == 2
 
 
 @pytest.mark.parametrize("target", ["0", "abc", "-1x"])

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from vitresnas.doors import spin_briefly
 from vitresnas.errors import InputError
 from vitresnas.latency.busy import Watch, busy_warning
-from vitresnas.latency.priority import NORMAL, REAL_TIME, measuring_priority, spin_briefly
+from vitresnas.latency.priority import NORMAL, REAL_TIME, measuring_priority
 from vitresnas.latency.request import Request, resolve_condition, resolve_device
 from vitresnas.space import load_space
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.latency.condition import DTYPES, RUNTIMES
-from vitresnas.latency.priority import spin_briefly
 from vitresnas.latency.request import Request
 from vitresnas.latency.table import LatencyTable
 from vitresnas.latency.validation import Validation
@@ -31,7 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads=arguments.threads,
         seconds=arguments.seconds,
     )
-    spin_briefly()
     from vitresnas.latency.build import build_table  # imports torch
 
     table = build_table(space, request, arguments.out)

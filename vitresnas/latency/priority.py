@@ -5,8 +5,8 @@ each meeting can wait for somebody else's time slice: on 2 cores with a load of 
 took between 32 ms and 2 s, and with real-time priority 6.5 ms in the median. So the timed stretch
 runs under SCHED_RR at its lowest level where the system grants it (root, or an rtprio limit); Linux
 keeps a few percent for everybody else. It is a property of the threads: nothing is left behind by
-a process that dies. Where it is refused, times are taken as they come; `spin_briefly` then keeps
-them from getting far worse than the machine's load.
+a process that dies. Where it is refused, times are taken as they come; `doors.spin_briefly` then
+keeps them from getting far worse than the machine's load.
 """
 
 from __future__ import annotations
@@ -18,12 +18,6 @@ from pathlib import Path
 
 REAL_TIME = "real-time"
 NORMAL = "normal"
-
-# A thread that waits for another one spins this often before it sleeps (GNU OpenMP): about 0.5 ms.
-# The default of 300,000 burns whole time slices that the other thread is waiting for. Measured on 2
-# cores, a network of 6.4 ms: alone 6.5 ms with 20,000, 8.0 with 2,000, 12.4 with 200; beside three
-# busy processes 1.3 s with the default, 25 ms with 20,000.
-_SPINS = "20000"
 
 _TASKS = Path("/proc/self/task")
 
@@ -38,15 +32,6 @@ def measuring_priority(threads: int) -> Iterator[str]:
         yield REAL_TIME
     finally:
         _lower()
-
-
-def spin_briefly() -> None:
-    """Keep waiting threads from burning shared cores; has an effect before torch is imported only.
-
-    A setting of the user's own (GOMP_SPINCOUNT, OMP_WAIT_POLICY) stands.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
 def _raise() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,11 +23,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(argv))
     out, device, workers = (options.pop(name) for name in ("out", "device", "workers"))
     as_json, only_look = options.pop("json"), options.pop("dry_run")
-    # How long a thread spins while it waits for another one is read when torch is imported. On two
-    # cores with a load of 4, a step of the cifar space took 1 to 27 s with the default of
-    # 300,000 and about 1 s with this.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     # Imports of torch wait until the command line has been understood.
     from vitresnas.train.recipes import load_recipe
 
