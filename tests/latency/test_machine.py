@@ -24,6 +24,13 @@ def test_a_condition_says_what_would_change_the_times():
     assert resolve_condition(load_space("tiny"), Request(device="cpu")).batch_size == 8
 
 
+@pytest.mark.parametrize(("value", "backend"), [("", "auto"), ("reference", "reference")])
+def test_an_empty_backend_variable_is_the_same_condition_as_none(monkeypatch, value, backend):
+    monkeypatch.setenv("VITRESNAS_BACKEND", value)
+    condition = resolve_condition(load_space("digits"), Request(device="cpu"))
+    assert condition.backend == backend
+
+
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
@@ -32,6 +39,7 @@ def test_a_condition_says_what_would_change_the_times():
         ({"batch_size": 0}, "batch_size is 0"),
         ({"threads": -1}, "threads is -1"),
         ({"seconds": float("nan")}, "seconds"),
+        ({"seconds": float("inf")}, "seconds is inf"),
     ],
 )
 def test_impossible_requests_are_refused(fields, complaint):

@@ -37,6 +37,16 @@ def test_a_diverging_run_names_step_rate_and_cure(toy_retrain, tmp_path):
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_a_last_step_that_ruins_the_weights_is_told_by_their_score(toy_retrain, tmp_path):
+    recipe = replace(
+        toy_retrain, learning_rate=1e30, clip_gradient=0.0, average=0.0, epochs=1, batch_size=1000
+    )
+    sentence = r"after epoch 1 .* scores (nan|inf) on the hold-out"
+    with pytest.raises(TrainingDiverged, match=sentence):
+        run(recipe, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
 def test_a_loss_that_is_no_number_leaves_earlier_checkpoints(toy_supernet, digits, tmp_path):
     task = create_task(toy_supernet, digits)
     calls = 0

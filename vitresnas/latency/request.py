@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -37,7 +38,7 @@ class Request:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}: use a whole number of at least 1")
-        if not self.seconds > 0:
+        if not 0 < self.seconds < math.inf:
             raise InputError(f"seconds is {self.seconds}: use a time above zero")
 
 
@@ -64,7 +65,7 @@ def resolve_device(name: str) -> str:
     if device.type == "cpu":
         return "cpu"
     if device.type != "cuda":
-        raise InputError(f"device is {name!r}: latency is measured on cpu and cuda devices")
+        raise InputError(f"device is {name!r}: networks run on cpu and cuda devices")
     count = torch.cuda.device_count()
     if not torch.cuda.is_available() or (device.index or 0) >= count:
         raise InputError(
@@ -106,7 +107,7 @@ def resolve_condition(space: SearchSpace, request: Request) -> Condition:
         batch_size=request.batch_size
         or default_batch_size(space.image_size, torch.device(device).type),
         runtime=request.runtime,
-        backend=os.environ.get("VITRESNAS_BACKEND", "auto"),
+        backend=os.environ.get("VITRESNAS_BACKEND") or "auto",
         threads=request.threads or torch.get_num_threads(),
         driver=_driver(device),
         versions=tuple(sorted(versions.items())),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from vitresnas.errors import InputError
+from vitresnas.latency.request import resolve_device
 from vitresnas.space import load_architecture, load_space, macs
 from vitresnas.train.recipe import SUPERNET, Recipe
 
@@ -37,14 +38,7 @@ def choose_place(
 
     On a CPU that also computes, workers and threads share the cores.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"there is no device {device!r}: use auto, cpu or cuda") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} cannot be used here (no CUDA): use --device cpu")
+    chosen = torch.device(resolve_device(device))
     if workers is not None and workers < 0:
         raise InputError(f"workers is {workers}: use 0 or more")
     cores = _cores()

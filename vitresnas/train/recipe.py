@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 
 from vitresnas.data.augmentation import Augmentation
@@ -55,6 +56,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "groups", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: use at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate is {self.learning_rate}: use a number above 0")
         if self.task == SUPERNET and self.batch_size % self.groups:
             raise InputError(
                 f"batch_size {self.batch_size} cannot be divided into {self.groups} equal groups: "

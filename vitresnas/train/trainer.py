@@ -29,6 +29,11 @@ from vitresnas.train.tasks import Task
 STEPS_BETWEEN_CHECKS = {"cpu": 1}
 STEPS_BETWEEN_CHECKS_ELSEWHERE = 20
 
+_CURE = (
+    "lower the learning rate (--learning-rate), or train with --dtype fp32; "
+    "checkpoints of earlier epochs are untouched"
+)
+
 
 class Trainer:
     """A task, its optimiser, schedule and weight average, and how they are saved."""
@@ -85,6 +90,12 @@ class Trainer:
                     for name, score in self.task.scores(
                         self.model, self.holdout, full=False
                     ).items():
+                        if not math.isfinite(score.negative_log_likelihood):
+                            raise TrainingDiverged(
+                                f"after epoch {self.epochs_done} the {name} network scores "
+                                f"{score.negative_log_likelihood} on the hold-out at learning rate "
+                                f"{self.learning_rate:.3g}: {_CURE}"
+                            )
                         record[f"holdout_{name}_accuracy"] = score.accuracy
                         record[f"holdout_{name}_nll"] = score.negative_log_likelihood
                 log.write(record)
@@ -185,8 +196,7 @@ class _LossWatch:
             if not math.isfinite(value):
                 raise TrainingDiverged(
                     f"the loss of step {step} is {value} at learning rate {learning_rate:.3g}: "
-                    "lower the learning rate (--learning-rate), or train with --dtype fp32; "
-                    "checkpoints of earlier epochs are untouched"
+                    + _CURE
                 )
             self._sum += value
             self._count += 1
