@@ -81,6 +81,20 @@ def test_withheld_test_labels_leave_validation_as_the_test(write_parquet, tmp_pa
     assert len(load_data(tmp_path, image_size=8).test) == 2
 
 
+def test_an_empty_test_split_counts_as_none(write_parquet, tmp_path):
+    write_parquet(tmp_path, "train", [0, 1] * 20)
+    write_parquet(tmp_path, "test", [])
+    assert len(load_data(tmp_path, image_size=8).test) == 8
+
+
+def test_other_labels_in_parquet_files_of_the_same_size_are_other_data(write_parquet, tmp_path):
+    ids, sizes = set(), set()
+    for labels in ([0, 1] * 20, [1, 0] * 20):
+        sizes.add(write_parquet(tmp_path, "train", labels).stat().st_size)
+        ids.add(load_data(tmp_path, image_size=8).id)
+    assert len(sizes) == 1 and len(ids) == 2
+
+
 def test_validation_beside_test_is_the_holdout(write_parquet, tmp_path):
     write_parquet(tmp_path, "train", [0, 1] * 10)
     write_parquet(tmp_path, "validation", [0, 1, 1])

@@ -6,6 +6,7 @@ The encoded bytes are held in memory, shared with the workers; images are decode
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,14 +69,24 @@ def open_parquet(path: Path, files: list[Path]) -> Source:
     for split, table in tables.items():
         where = f"the {split} split of {path}"
         labels = _labels(table, where)
-        if split != "train" and len(labels) and (labels == -1).all():
-            continue  # a published test split whose labels are withheld
+        if split != "train" and (labels == -1).all():
+            continue  # empty, or a published test split whose labels are withheld
         known = names or tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
         _check_labels(labels, len(known), where)
         names = known
         splits[split] = ParquetImages(_encoded(table, where), labels, where)
     fingerprint = digest(
-        {split: [[f.name, f.stat().st_size] for f in found] for split, found in by_split.items()}
+        {
+            "files": {
+                split: [[file.name, file.stat().st_size] for file in found]
+                for split, found in by_split.items()
+            },
+            # Other labels do not change the size of a file.
+            "labels": {
+                split: hashlib.sha256(images.labels.tobytes()).hexdigest()
+                for split, images in splits.items()
+            },
+        }
     )
     root = path.parent if path.is_file() else path
     return Source(root.resolve().name, names or (), splits, fingerprint)
