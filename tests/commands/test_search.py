@@ -185,6 +185,15 @@ def test_a_target_out_of_reach_exits_3_and_names_the_range(search_kit, tmp_path,
     assert not out.exists()
 
 
+def test_a_constraint_that_no_network_keeps_is_refused_before_anything_is_made(
+    search_kit, tmp_path, capsys
+):
+    # Nothing is there to search with, and the complaint is not about that.
+    arguments = [*search_kit.arguments, "--supernet", "/nowhere", "--latency-table", "/nowhere"]
+    code, complaint = refusal(capsys, [*arguments, "--constraint", "macs=1"], tmp_path)
+    assert code == 3 and "keeps macs <= 1 " in complaint and "they reach from" in complaint
+
+
 @pytest.mark.parametrize("target", ["0", "-1", "abc", "nan", "inf", "0x"])
 def test_a_target_that_is_no_speed_exits_2_in_one_sentence(tmp_path, capsys, target):
     assert main([f"--throughput-target={target}", "--out", str(tmp_path / "out")]) == 2
@@ -259,6 +268,7 @@ def test_a_foreign_table_that_is_accepted_leaves_the_verdict_unproven(search_kit
         ["--constraint", "memory=5"],
         ["--constraint", "macs"],
         ["--constraint", "throughput=100"],
+        ["--constraint", "macs=1M", "--constraint", "macs=2M"],
         ["--batch-size", "0"],
         ["--seed", "-1"],
         ["--proof-seconds", "0"],

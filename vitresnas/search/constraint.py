@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,6 +86,14 @@ class Constraint:
 def slack(constraints: tuple[Constraint, ...], costs: Mapping[str, float]) -> float:
     """The slack of the tightest constraint; at least 1 means that all are kept."""
     return min((constraint.slack(costs) for constraint in constraints), default=math.inf)
+
+
+def refuse_twice(constraints: Sequence[Constraint]) -> None:
+    """Raise InputError where one cost has two bounds."""
+    names = [constraint.name for constraint in constraints]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{twice[0]} is bounded twice: give each constraint once")
 
 
 _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}

@@ -11,7 +11,7 @@ from random import Random
 
 from vitresnas.errors import InputError, UnreachableTarget
 from vitresnas.search.candidate import Candidate, Finalist
-from vitresnas.search.constraint import Constraint, Throughput
+from vitresnas.search.constraint import Constraint, Throughput, refuse_twice
 from vitresnas.search.evaluate import EvaluationLog, Evaluator, Progress, Scorer
 from vitresnas.search.evolution import Evolution
 from vitresnas.search.front import pareto_front
@@ -59,10 +59,8 @@ class Session:
 
     def __post_init__(self) -> None:
         self.strategy = self.strategy or Evolution.for_space(self.space)
-        names = [constraint.name for constraint in self.constraints]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"{twice[0]} is bounded twice: give each constraint once")
+        refuse_twice(self.constraints)
+        names = {constraint.name for constraint in self.constraints}
         if "throughput" in names and self.throughput is None:
             raise InputError(
                 "a throughput constraint needs something that predicts it: give a latency table"

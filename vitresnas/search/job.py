@@ -15,11 +15,11 @@ from vitresnas.files import JsonObject
 from vitresnas.latency import LatencyTable, load_tables, select_table
 from vitresnas.latency.request import Request as LatencyRequest
 from vitresnas.latency.request import device_name, resolve_device
-from vitresnas.search.constraint import Constraint, Target
+from vitresnas.search.constraint import Constraint, Target, refuse_twice
 from vitresnas.search.evolution import Evolution
 from vitresnas.search.prepare import prepare_table
 from vitresnas.search.prices import TablePrices
-from vitresnas.search.reach import Reach, throughput_reach
+from vitresnas.search.reach import Reach, find_lean, throughput_reach
 from vitresnas.search.timing import SECONDS
 from vitresnas.space import SearchSpace, load_space
 
@@ -93,11 +93,13 @@ def create_job(request: SearchRequest) -> Job:
 
     Raises InputError, DataError, MismatchError (a table of something else), UnreachableTarget.
     """
+    refuse_twice(request.constraints)
     seconds: dict[str, float] = {}
     with phase(seconds, "data"):
         space = load_space(request.space)
         data = load_data(request.data, image_size=space.image_size)
         space = space.with_data(classes=len(data.class_names))
+    find_lean(space, request.constraints, None)  # refuses a bound that no network keeps
     device = resolve_device(request.device)
     foreign = False
     if request.latency_table is None:

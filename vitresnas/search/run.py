@@ -97,9 +97,11 @@ def _read_finished(out: Path) -> SearchResult | None:
 def _search_and_prove(job: Job, supernet: Supernet, settings: JsonObject) -> SearchResult:
     request, out = job.request, job.request.out
     context = {name: settings[name] for name in ("supernet", "data", "scoring_batch_size")}
+    with threads(1):  # as for the scores: the trunk's features must not depend on threads either
+        scorer = SupernetScorer(supernet, job.data.holdout)
     session = Session(
         space=job.space,
-        score=SupernetScorer(supernet, job.data.holdout),
+        score=scorer,
         constraints=(Constraint("throughput", job.bound), *request.constraints),
         throughput=job.prices,
         strategy=STRATEGIES[request.strategy](job.space),
