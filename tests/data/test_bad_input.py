@@ -93,6 +93,14 @@ def test_class_missing_from_training(image_folder, tmp_path):
     assert "has a class 'wolf'" in refusal(root)
 
 
+def test_splits_without_a_training_split_are_no_classes(image_folder, tmp_path):
+    root = tmp_path / "split"
+    root.mkdir()
+    shutil.copytree(image_folder, root / "test")
+    image_folder.rename(root / "val")
+    assert "has the splits test, validation and no folder train" in refusal(root)
+
+
 def test_parquet_without_labels(write_parquet, tmp_path):
     write_parquet(tmp_path, "train", [0, 1] * 10, columns=("image", "wording"))
     assert "labels are missing" in refusal(tmp_path)

@@ -43,6 +43,10 @@ def open_folder(root: Path) -> Source:
         SPLIT_NAMES[p.name.lower()]: p for p in _folders(root) if p.name.lower() in SPLIT_NAMES
     }
     if "train" not in found:
+        if found and set(found.values()) == set(_folders(root)):
+            raise DataError(
+                f"{root} has the splits {', '.join(sorted(found))} and no folder train: add it"
+            )
         found = {"train": root}
     files = {split: _class_files(folder) for split, folder in found.items()}
     names = tuple(files["train"])
