@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,9 +81,13 @@ def entries() -> tuple[Entry, ...]:
         # A link could lead anywhere, and clearing follows this list.
         if path.is_symlink() or not (path / _ENTRY).is_file():
             continue
-        files = [file for file in path.rglob("*") if file.is_file() and not file.is_symlink()]
-        newest = max(file.stat().st_mtime for file in files)
-        size = sum(file.stat().st_size for file in files)
+        files = []
+        for file in path.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a process at work in it may remove files
+                files.append(file.lstat())
+        files = [file for file in files if stat.S_ISREG(file.st_mode)]
+        newest = max((file.st_mtime for file in files), default=0.0)
+        size = sum(file.st_size for file in files)
         found.append(Entry(path, _describe(path), size, max(time.time() - newest, 0.0)))
     return tuple(sorted(found, key=lambda entry: entry.age_seconds))
 
