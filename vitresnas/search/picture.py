@@ -3,17 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitresnas.files import atomic_path
-from vitresnas.search.candidate import Candidate, Finalist
+from vitresnas.search.candidate import Candidate, Speed
 from vitresnas.search.result import SearchResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _CANDIDATE, _FRONT, _TARGET, _WINNER, _LARGEST = "#9db4c8", "#1f4e79", "#c0392b", "#e08e0b", "#555"
+
+
+@dataclass(frozen=True)
+class _SpeedAxis:
+    """The target's own unit: images per second, or times the largest network.
+
+    A target of `Nx` is judged within one run; on this axis so are its pictures, however fast the
+    machine was on that day.
+    """
+
+    relative: bool
+    unit: float  # images per second by prediction
+
+    @classmethod
+    def of(cls, result: SearchResult) -> _SpeedAxis:
+        largest = result.largest.candidate.predicted_images_per_second
+        relative = bool(result.target.get("relative")) and bool(largest)
+        return cls(relative, (largest or 1.0) if relative else 1.0)
+
+    def points(self, candidates: Sequence[Candidate]) -> tuple[list[float], list[float]]:
+        """Predicted speeds and losses."""
+        speeds = [(found.predicted_images_per_second or 0.0) / self.unit for found in candidates]
+        return speeds, [found.score.negative_log_likelihood for found in candidates]
+
+    def measured(self, speed: Speed) -> tuple[float, tuple[float, float]]:
+        """A measured speed and its 95 % interval."""
+        if self.relative:
+            return speed.relative, speed.relative_interval_95
+        return speed.images_per_second, speed.interval_95
+
+    def text(self, value: float) -> str:
+        return f"{value:.2f}x" if self.relative else f"{value:,.0f}"
+
+    def label(self, result: SearchResult) -> str:
+        target = result.target
+        condition = f"batch {target['batch_size']}, {target['dtype']}, {target['runtime']}"
+        if self.relative:
+            what = f"speed, times the largest network's ({self.unit:,.0f} images/s predicted)"
+        else:
+            what = "images per second"
+        return f"{what}\non {target['device']} ({condition})"
 
 
 def draw(result: SearchResult, path: Path) -> None:
@@ -23,16 +65,16 @@ def draw(result: SearchResult, path: Path) -> None:
 
     figure = Figure(figsize=(9.0, 5.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    _draw_candidates(axes, result)
-    _draw_front(axes, result)
-    _draw_target(axes, result)
-    _draw_largest(axes, result)
-    _draw_winner(axes, result.best)
+    axes, speed = figure.add_subplot(), _SpeedAxis.of(result)
+    _draw_candidates(axes, speed, result)
+    _draw_front(axes, speed, result)
+    _draw_target(axes, speed, result)
+    _draw_largest(axes, speed, result)
+    _draw_winner(axes, speed, result)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(_plain_numbers())
     axes.yaxis.set_minor_formatter(_plain_numbers())
-    axes.set_xlabel(_speed_label(result))
+    axes.set_xlabel(speed.label(result))
     axes.set_ylabel("hold-out negative log-likelihood (lower is better)")
     axes.set_title(_title(result), loc="left", fontsize=11)
     axes.grid(True, which="major", color="#e6e6e6", linewidth=0.7)
@@ -44,44 +86,44 @@ def draw(result: SearchResult, path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _draw_candidates(axes: Axes, result: SearchResult) -> None:
+def _draw_candidates(axes: Axes, speed: _SpeedAxis, result: SearchResult) -> None:
     later = [candidate for found in result.rounds for candidate in found.candidates]
-    speeds, losses = _points(result.history)
+    speeds, losses = speed.points(result.history)
     label = f"{len(result.history)} candidates (predicted speed)"
     axes.scatter(speeds, losses, s=13, color=_CANDIDATE, linewidth=0, label=label)
     if later:
-        speeds, losses = _points(later)
+        speeds, losses = speed.points(later)
         label = f"{len(later)} after correction"
         axes.scatter(speeds, losses, s=13, color="#7fb98a", linewidth=0, label=label)
 
 
-def _draw_front(axes: Axes, result: SearchResult) -> None:
-    speeds, losses = _points([result.find(identifier) for identifier in result.pareto])
+def _draw_front(axes: Axes, speed: _SpeedAxis, result: SearchResult) -> None:
+    speeds, losses = speed.points([result.find(identifier) for identifier in result.pareto])
     axes.plot(speeds, losses, "-o", color=_FRONT, markersize=3.5, linewidth=1.2, label="front")
 
 
-def _draw_target(axes: Axes, result: SearchResult) -> None:
-    asked = result.target["requested"]
-    bound = result.target["images_per_second"]
-    label = f"target {asked}" + (f" = {bound:,.0f} images/s predicted" if "x" in asked else "")
+def _draw_target(axes: Axes, speed: _SpeedAxis, result: SearchResult) -> None:
+    bound = result.target["images_per_second"] / speed.unit
+    label = f"target {result.target['requested']}"
     axes.axvline(bound, color=_TARGET, linewidth=1.4, linestyle="--", label=label)
 
 
-def _draw_largest(axes: Axes, result: SearchResult) -> None:
-    speeds, losses = _points([result.largest.candidate])
+def _draw_largest(axes: Axes, speed: _SpeedAxis, result: SearchResult) -> None:
+    speeds, losses = speed.points([result.largest.candidate])
     axes.scatter(speeds, losses, s=55, marker="s", color=_LARGEST, label="largest network")
 
 
-def _draw_winner(axes: Axes, winner: Finalist) -> None:
-    speeds, losses = _points([winner.candidate])
+def _draw_winner(axes: Axes, speed: _SpeedAxis, result: SearchResult) -> None:
+    winner = result.best
+    speeds, losses = speed.points([winner.candidate])
     if winner.speed is None:
         axes.scatter(speeds, losses, s=40, marker="D", color=_WINNER, zorder=5, label="winner")
         return
-    timed, (low, high) = winner.speed, winner.speed.interval_95
+    timed, (low, high) = speed.measured(winner.speed)
     axes.errorbar(
-        [timed.images_per_second],
+        [timed],
         losses,
-        xerr=[[timed.images_per_second - low], [high - timed.images_per_second]],
+        xerr=[[timed - low], [high - timed]],
         fmt="D",
         markersize=5,
         color=_WINNER,
@@ -90,22 +132,11 @@ def _draw_winner(axes: Axes, winner: Finalist) -> None:
         capsize=8,
         capthick=2,
         zorder=5,
-        label=f"winner, measured ({low:,.0f} to {high:,.0f})",
+        label=f"winner, measured ({speed.text(low)} to {speed.text(high)})",
     )
     # The thread from the prediction to the measurement shows how far off the table was.
-    axes.plot([speeds[0], timed.images_per_second], losses * 2, color=_WINNER, linewidth=0.8)
+    axes.plot([speeds[0], timed], losses * 2, color=_WINNER, linewidth=0.8)
     axes.scatter(speeds, losses, s=60, facecolor="none", edgecolor=_WINNER, zorder=5)
-
-
-def _points(candidates: Sequence[Candidate]) -> tuple[list[float], list[float]]:
-    speeds = [candidate.predicted_images_per_second or 0.0 for candidate in candidates]
-    return speeds, [candidate.score.negative_log_likelihood for candidate in candidates]
-
-
-def _speed_label(result: SearchResult) -> str:
-    target = result.target
-    condition = f"batch {target['batch_size']}, {target['dtype']}, {target['runtime']}"
-    return f"images per second on {target['device']} ({condition})"
 
 
 def _title(result: SearchResult) -> str:
