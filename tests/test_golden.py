@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vitresnas.files import from_text
+from vitresnas.search.result import SearchResult
 from vitresnas.space import SPACES, Architecture, SearchSpace
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
@@ -41,4 +42,12 @@ def test_the_golden_space_is_digits(tmp_path):
     space = SearchSpace.load(path)
     assert space == SPACES["digits"] and space.id == "dbe4ac09d364"
     space.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
+def test_the_golden_search_is_read_and_written_again(tmp_path):
+    path = Path(__file__).parent / "golden" / "search_result_1.json"
+    result = SearchResult.load(path)
+    assert result.verdict == "met" and result.best.speed and result.best.speed.samples == 40
+    result.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()

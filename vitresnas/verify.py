@@ -22,8 +22,8 @@ MISSED = 4
 class Verification:
     """A model's speed here and now; `verdict` is "met" or "missed".
 
-    speed: images_per_second, interval_95, samples, and, where the largest network of its space is
-    known, relative and relative_interval_95.
+    speed: images_per_second, interval_95, samples, priority, and, where the largest network of
+    its space is known, relative and relative_interval_95.
     """
 
     verdict: str
@@ -98,6 +98,7 @@ def verify(
         "images_per_second": times["model"].images_per_second(batch_size),
         "interval_95": times["model"].images_per_second_interval_95(batch_size),
         "samples": len(times["model"].samples_milliseconds),
+        "priority": times["model"].priority,
     }
     least = target.amount
     if "largest" in times:

@@ -43,7 +43,7 @@ def test_it_lists_size_age_and_what_and_clears(home, capsys):
 def test_a_super_network_is_trained_once_per_recipe_data_and_space(search_kit):
     space, trained = search_kit.space, []
 
-    def run(out):
+    def run(out, device):
         trained.append(out)
         torch.manual_seed(0)
         save_supernet(Supernet(space), out, {})
@@ -63,7 +63,7 @@ def test_a_super_network_is_trained_once_per_recipe_data_and_space(search_kit):
 def test_training_that_broke_off_goes_on_in_the_same_folder(search_kit):
     space, folders = search_kit.space, []
 
-    def run(out):
+    def run(out, device):
         folders.append(out)
         if len(folders) == 1:
             raise KeyboardInterrupt

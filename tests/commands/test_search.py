@@ -224,6 +224,14 @@ def test_a_super_network_of_another_space_is_refused(search_kit, tmp_path, capsy
     assert code == 2 and other.id in complaint and search_kit.space.id in complaint
 
 
+def test_a_super_network_trained_on_other_images_is_refused(search_kit, tmp_path, capsys):
+    card = {"data": {"name": "photos", "id": "abc123"}}
+    save_supernet(Supernet(search_kit.space), tmp_path / "supernet", card)
+    arguments = [*search_kit.arguments, "--supernet", str(tmp_path / "supernet")]
+    code, complaint = refusal(capsys, arguments, tmp_path)
+    assert code == 2 and "photos, abc123" in complaint and "hold-out" in complaint
+
+
 def test_a_super_network_that_is_not_there_is_refused(search_kit, tmp_path, capsys):
     arguments = [*search_kit.arguments, "--supernet", str(tmp_path / "nowhere")]
     code, complaint = refusal(capsys, arguments, tmp_path)

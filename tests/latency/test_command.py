@@ -1,5 +1,6 @@
 """`bench/latency_table.py` from end to end, with real modules, a real kill and a real limit."""
 
+import fcntl
 import json
 import os
 import resource
@@ -135,3 +136,13 @@ def test_a_file_that_is_no_table_is_refused_before_anything_is_measured(space_fi
     assert main(_arguments(space_file, space_file)) == 2
     assert "latency_table" in capsys.readouterr().err
     assert Path(space_file).read_bytes() == before
+
+
+def test_two_measurements_into_one_folder_are_refused(space_file, tmp_path, capsys):
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # as another process that measures here would
+    try:
+        assert main(_arguments(space_file, tmp_path / "table.json")) == 2
+    finally:
+        os.close(handle)
+    assert "another process is measuring into" in capsys.readouterr().err

@@ -16,7 +16,7 @@ SMALL = Evolution(initial=6, iterations=1, parents=3, mutants=2, crossovers=2)
 @pytest.fixture
 def result(digits, formula_score, prices):
     found = search(digits, formula_score, throughput=prices, strategy=SMALL)
-    speed = Speed(3000.0, (2900.0, 3050.5), 2.1, (2.05, 2.2), 40)
+    speed = Speed(3000.0, (2900.0, 3050.5), 2.1, (2.05, 2.2), 40, "real-time")
     finalists = (Finalist(found.selected.candidate, speed),)
     return replace(
         found,

@@ -10,6 +10,8 @@ of the affine model 3.4 % instead of 0.5 %), and running another piece before th
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ from random import Random
 
 import torch
 
-from vitresnas.files import JsonObject
+from vitresnas.errors import InputError
+from vitresnas.files import JsonObject, storage_errors
 from vitresnas.latency.assemble import Timings, assemble, estimated_cost, operation_timings
 from vitresnas.latency.bench import Bench
 from vitresnas.latency.busy import Watch, busy_warning, load_average, other_cpus_now
@@ -49,11 +52,16 @@ def build_table(
     Other conditions in `out` are kept, an earlier table of the same condition is replaced. Progress
     goes to `out`.partial.jsonl, from where a run that was interrupted continues; the log is removed
     once the table is written. Raises InputError, FileFormatError (an `out` that cannot be read is
-    found before anything is measured), StorageError.
+    found before anything is measured; another process that measures there), StorageError.
     """
+    out = Path(out)
+    with _alone_in(out.absolute().parent):
+        return _build(space, request, out, progress or default_progress())
+
+
+def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) -> LatencyTable:
     from vitresnas.latency.environment import describe_environment
 
-    out, progress = Path(out), progress or default_progress()
     _earlier(out)
     run = _start(space, request, out, progress)
     watch, begin = Watch(), time.perf_counter()
@@ -78,6 +86,25 @@ def build_table(
     if priority == NORMAL and (warning := busy_warning(other_cpus)):
         progress.say(f"{warning}; or run as root, which may ask for the CPUs")
     return table
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Refuse to measure beside another process: it would mix logs and spoil both's times."""
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another process is measuring into {folder}: wait for it, two at once would "
+                "spoil each other's times"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def partial_path(out: Path) -> Path:

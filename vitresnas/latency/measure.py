@@ -61,7 +61,7 @@ def time_interleaved(
     images = images_BCHW.to(DTYPES[dtype])
     timer, rng = timer_for(images.device, clock), Random(seed)
     samples: dict[Name, list[float]] = {name: [] for name in networks}
-    with torch.inference_mode(), measuring_priority(torch.get_num_threads()):
+    with torch.inference_mode(), measuring_priority(torch.get_num_threads()) as priority:
         calls = {
             name: prepare(_ready(network, images), images, runtime)
             for name, network in networks.items()
@@ -78,7 +78,7 @@ def time_interleaved(
                 spent >= seconds or _narrow(round_, samples, precision)
             ):
                 break
-    return {name: Measurement(tuple(values)) for name, values in samples.items()}
+    return {name: Measurement(tuple(values), priority) for name, values in samples.items()}
 
 
 def _one_round(

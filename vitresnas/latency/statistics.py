@@ -22,9 +22,13 @@ BOOTSTRAP_SEED = 20210902
 
 @dataclass(frozen=True)
 class Measurement:
-    """Raw samples of one network's forward pass, one per round, in milliseconds per batch."""
+    """Raw samples of one network's forward pass, one per round, in milliseconds per batch.
+
+    priority: under which they were taken, `real-time` or `normal`; see latency/priority.py.
+    """
 
     samples_milliseconds: tuple[float, ...]
+    priority: str = "normal"
 
     @cached_property
     def median(self) -> float:

@@ -143,7 +143,7 @@ def _training_for(space: str, data: str | None) -> Training:
     recipe = replace(RECIPES[name](), space=space, data=data or "digits")
     # Paths do not decide weights: the space and the images count by their own digests.
     shaped_by = {k: v for k, v in recipe.to_json().items() if k not in ("space", "data")}
-    return Training(name, shaped_by, lambda out: run(recipe, out))
+    return Training(name, shaped_by, lambda out, device: run(recipe, out, device=device))
 
 
 def _positive(text: str) -> float:

@@ -100,7 +100,8 @@ class Candidate:
 class Speed:
     """A network's timed speed: medians and their 95 % intervals.
 
-    `relative` is its speed over that of the space's largest network, timed in the same run.
+    `relative` is its speed over that of the space's largest network, timed in the same run;
+    `priority` is what the system granted while it was timed, `real-time` or `normal`.
     """
 
     images_per_second: float
@@ -108,6 +109,7 @@ class Speed:
     relative: float
     relative_interval_95: Interval
     samples: int
+    priority: str = "normal"
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class Finalist:
             "measured_relative": timed and timed.relative,
             "measured_relative_interval_95": timed and list(timed.relative_interval_95),
             "measured_samples": timed and timed.samples,
+            "measured_priority": timed and timed.priority,
         }
 
     @classmethod
@@ -135,7 +138,7 @@ class Finalist:
         median = optional_number(fields, "measured_images_per_second")
         rest = [
             fields.take(f"measured_{name}")
-            for name in ("interval_95", "relative", "relative_interval_95", "samples")
+            for name in ("interval_95", "relative", "relative_interval_95", "samples", "priority")
         ]
         speed: Speed | None = None
         if median is not None:
@@ -145,6 +148,7 @@ class Finalist:
                 fields.number("measured_relative", minimum=0),
                 _interval(fields, "measured_relative_interval_95"),
                 fields.integer("measured_samples"),
+                fields.text("measured_priority"),
             )
         elif any(item is not None for item in rest):
             raise FileFormatError(f"{where} has an interval without a measured speed")

@@ -20,14 +20,16 @@ from vitresnas.supernet.directory import SPACE as FINISHED
 @dataclass(frozen=True)
 class Training:
     """How a super-network would be trained: `shaped_by` decides its weights, `run` trains it into
-    a folder, going on where an earlier attempt stopped."""
+    a folder on a device, going on where an earlier attempt stopped."""
 
     recipe: str
     shaped_by: Mapping[str, Any]
-    run: Callable[[Path], object]
+    run: Callable[[Path, str], object]
 
 
-def prepare_supernet(training: Training, space: SearchSpace, data_id: str) -> Path:
+def prepare_supernet(
+    training: Training, space: SearchSpace, data_id: str, device: str = "auto"
+) -> Path:
     """The folder of a trained super-network, from the cache or trained now."""
     shaped_by = {
         "recipe": dict(training.shaped_by),
@@ -41,7 +43,7 @@ def prepare_supernet(training: Training, space: SearchSpace, data_id: str) -> Pa
         return out
     with locked(folder):
         say(f"no super-network given: training {training.recipe} once, kept in {out}")
-        training.run(out)
+        training.run(out, device)
     return out
 
 

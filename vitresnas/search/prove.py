@@ -133,4 +133,5 @@ def speed_of(time: Measurement, largest: Measurement, batch_size: int) -> Speed:
         relative=relative,
         relative_interval_95=relative_interval,
         samples=len(time.samples_milliseconds),
+        priority=time.priority,
     )

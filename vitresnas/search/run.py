@@ -55,9 +55,9 @@ def run(request: SearchRequest, training_for: TrainingFor) -> SearchResult:
     if supernet_path is None:
         with phase(job.seconds, "supernet"):
             training = training_for(request.space, request.data)
-            supernet_path = prepare_supernet(training, job.space, job.data.id)
+            supernet_path = prepare_supernet(training, job.space, job.data.id, job.device)
     supernet = load_supernet(supernet_path, space=job.space, device=job.device)
-    _warn_of_other_data(supernet_path, job.data)
+    _refuse_other_data(supernet_path, job.data)
     settings = _settings(job, supernet_path)
     with storage_errors(request.out):
         request.out.mkdir(parents=True, exist_ok=True)
@@ -220,11 +220,12 @@ def _settings(job: Job, supernet_path: Path) -> JsonObject:
     }
 
 
-def _warn_of_other_data(path: Path, data: Data) -> None:
+def _refuse_other_data(path: Path, data: Data) -> None:
     trained_on = read_json(path / CARD, "supernet_card").get("data")
     if isinstance(trained_on, dict) and trained_on.get("id") != data.id:
-        say(
-            f"warning: the super-network in {path} was trained on other images or another split "
-            f"({trained_on.get('name')}, {trained_on.get('id')}) than {data.name} ({data.id}): "
-            "it may have seen the hold-out that scores it"
+        raise MismatchError(
+            f"the super-network in {path} was trained on other images or another split "
+            f"({trained_on.get('name')}, {trained_on.get('id')}) than {data.name} ({data.id}), so "
+            "it may have seen the hold-out that scores it: give --data the images it was trained "
+            "on, or train one on these"
         )

@@ -57,18 +57,22 @@ def remembered(timer: Timer, path: Path) -> Timer:
     for number, line in enumerate(read_lines(path), start=1):
         fields = Fields(line, f"{path}, line {number}")
         ids, rows = fields.take("ids"), fields.take("milliseconds")
+        priority = fields.text("priority")
         fields.done()
         if not isinstance(ids, list) or not isinstance(rows, list) or len(ids) != len(rows):
             raise FileFormatError(f"line {number} of {path} is no measurement: remove the file")
         cells = (Fields({"milliseconds": row}, f"{path}, line {number}") for row in rows)
-        known[tuple(ids)] = [Measurement(take_samples(cell, "milliseconds")) for cell in cells]
+        known[tuple(ids)] = [
+            Measurement(take_samples(cell, "milliseconds"), priority) for cell in cells
+        ]
 
     def timer_with_memory(architectures: Sequence[Architecture]) -> Sequence[Measurement]:
         ids = tuple(found.id for found in architectures)
         if ids not in known:
             known[ids] = list(timer(architectures))
             rows = [list(time.samples_milliseconds) for time in known[ids]]
-            append_line(path, {"ids": list(ids), "milliseconds": rows})
+            priority = known[ids][0].priority
+            append_line(path, {"ids": list(ids), "milliseconds": rows, "priority": priority})
         return known[ids]
 
     return timer_with_memory
