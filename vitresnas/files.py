@@ -143,6 +143,17 @@ def read_lines(path: str | os.PathLike[str]) -> list[JsonObject]:
     return records
 
 
+def flattened(value: JsonObject, prefix: str = "") -> JsonObject:
+    """{"a": {"b": 1}} -> {"a.b": 1}, tuples as JSON has them: every difference has a short name."""
+    flat: JsonObject = {}
+    for name, item in value.items():
+        if isinstance(item, dict):
+            flat.update(flattened(item, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = list(item) if isinstance(item, tuple) else item
+    return flat
+
+
 def digest(value: object) -> str:
     """The SHA-256 of a JSON value in canonical form, as hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

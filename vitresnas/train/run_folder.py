@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitresnas.errors import MismatchError
-from vitresnas.files import JsonObject, read_json, storage_errors, write_json
+from vitresnas.files import JsonObject, flattened, read_json, storage_errors, write_json
 
 RUN = "training_run.json"
 
@@ -22,7 +22,7 @@ def claim(out: Path, identity: JsonObject) -> None:
     if not path.exists():
         write_json(path, "training_run", identity)
         return
-    found, wanted = _flat(read_json(path, "training_run")), _flat(identity)
+    found, wanted = flattened(read_json(path, "training_run")), flattened(identity)
     for field in sorted(found.keys() | wanted.keys()):
         theirs, ours = found.get(field), wanted.get(field)
         if theirs != ours:
@@ -48,14 +48,3 @@ def only_process(out: Path) -> Iterator[None]:
                 f"another process is training in {out}: wait for it, or choose another --out"
             ) from None
         yield
-
-
-def _flat(value: JsonObject, prefix: str = "") -> JsonObject:
-    """{"a": {"b": 1}} -> {"a.b": 1}, with tuples as JSON has them."""
-    flat: JsonObject = {}
-    for name, item in value.items():
-        if isinstance(item, dict):
-            flat.update(_flat(item, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = list(item) if isinstance(item, tuple) else item
-    return flat
