@@ -113,6 +113,14 @@ def test_the_rate_warms_up_and_follows_a_cosine(toy_supernet):
     assert rates[99] < 2e-5
 
 
+def test_a_run_of_one_step_takes_the_peak_rate_without_a_warning(toy_supernet, caplog):
+    recipe = replace(toy_supernet, epochs=1, warmup_epochs=0)
+    optimizer = create_optimizer(torch.nn.Linear(2, 2), recipe)
+    create_schedule(optimizer, recipe, steps_per_epoch=1).step_update(0)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(recipe.learning_rate)
+    assert not caplog.records
+
+
 def test_channels_are_sorted_up_to_the_widening_epoch_and_no_longer(toy_supernet, digits):
     trainer = Trainer(create_task(toy_supernet, digits), digits, toy_supernet, PLACE)
     moved = []

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from vitresnas.data.load import Data
+from vitresnas.doors import say
 from vitresnas.files import JsonObject
 from vitresnas.train.place import Place
 from vitresnas.train.progress import clock
@@ -67,6 +68,7 @@ class DryRun:
 def dry_run(recipe: Recipe, data: Data, task: Task, place: Place) -> DryRun:
     """Time a few real steps at the last epoch's widths and scale them by MACs to the whole run."""
     trainer = Trainer(task, data, recipe, place)
+    say(f"timing {TIMED_STEPS} steps of {recipe.batch_size} images, after 2 to warm up")
     last = recipe.epochs - 1
     started, timed = 0.0, 0
     batches = itertools.islice(itertools.cycle(trainer.loader.epoch(last)), TIMED_STEPS + 2)

@@ -38,7 +38,8 @@ def create_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) 
     warmup = min(recipe.warmup_epochs * steps_per_epoch, steps // 5)
     return CosineLRScheduler(
         optimizer,
-        t_initial=steps - warmup,
+        # One step alone keeps the peak rate either way; timm warns about a cosine of length 1.
+        t_initial=max(2, steps - warmup),
         lr_min=recipe.final_learning_rate,
         warmup_t=warmup,
         warmup_lr_init=recipe.warmup_learning_rate,
