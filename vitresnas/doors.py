@@ -81,9 +81,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """The result for programs: one JSON document on stdout."""
+    """The result for programs: one JSON document on stdout.
+
+    Sorted as files are, so that a result just made and one read back print alike.
+    """
     try:
-        print(json.dumps(document, indent=1, allow_nan=False), flush=True)
+        print(json.dumps(document, indent=1, sort_keys=True, allow_nan=False), flush=True)
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
