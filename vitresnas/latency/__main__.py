@@ -75,7 +75,7 @@ def _errors(validation: Validation) -> str:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="latency_table.py",
+        prog="vitresnas latency-table",
         description="Time every distinct operation of a space on this device, calibrate on whole "
         "networks, publish the error on held-out ones. Interrupted, the same command continues.",
         example="python bench/latency_table.py --space digits --batch-size 32",

@@ -29,7 +29,7 @@ _PASSED_ON = (
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m vitresnas.search",
+        prog="vitresnas search",
         description=__doc__,
         example="python -m vitresnas.search --throughput-target 2x --out runs/twice",
     )
