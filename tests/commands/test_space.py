@@ -40,6 +40,8 @@ def test_derive_writes_a_space_that_show_and_load_read(capsys, tmp_path):
     assert capsys.readouterr().out.startswith("derived-96: 96 pixels, patch 6, grids 16 8 4")
     assert main([*arguments, "--name", "birds"]) == 0
     assert load_space(out).name == "birds"
+    assert main([*arguments, "--classes", "8"]) == 2
+    assert "holds another space" in capsys.readouterr().err and load_space(out).classes == 7
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitresnas.doors import Parser, door, print_json, say
+from vitresnas.errors import InputError
 from vitresnas.files import JsonObject
 from vitresnas.space import SPACES, SearchSpace, derive_space, load_space, macs, parameters
 
@@ -52,6 +53,10 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _derive(arguments: argparse.Namespace) -> int:
     space = derive_space(arguments.image_size, arguments.classes, name=arguments.name)
+    if arguments.out.exists() and SearchSpace.load(arguments.out).id != space.id:
+        raise InputError(
+            f"{arguments.out} holds another space: choose another --out, or remove it first"
+        )
     space.save(arguments.out)
     if arguments.json:
         print_json({**describe_space(space), "out": str(arguments.out)})

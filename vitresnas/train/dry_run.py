@@ -15,7 +15,8 @@ from vitresnas.train.recipe import SUPERNET, Recipe
 from vitresnas.train.tasks import Task
 from vitresnas.train.trainer import Trainer
 
-TIMED_STEPS = 4
+WARM_UP_STEPS, TIMED_STEPS = 2, 4
+PATIENCE_SECONDS = 10.0  # a slow device warms up, and is timed, by fewer steps
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,22 @@ class DryRun:
 def dry_run(recipe: Recipe, data: Data, task: Task, place: Place) -> DryRun:
     """Time a few real steps at the last epoch's widths and scale them by MACs to the whole run."""
     trainer = Trainer(task, data, recipe, place)
-    say(f"timing {TIMED_STEPS} steps of {recipe.batch_size} images, after 2 to warm up")
+    say(f"timing up to {TIMED_STEPS} steps of {recipe.batch_size} images")
     last = recipe.epochs - 1
-    started, timed = 0.0, 0
-    batches = itertools.islice(itertools.cycle(trainer.loader.epoch(last)), TIMED_STEPS + 2)
-    for step, (images_BCHW, labels_B) in enumerate(batches):
-        if step == 2:  # the first steps allocate, and choose algorithms
-            started = time.monotonic()
-        trainer.train_step(images_BCHW, labels_B, last, step)["loss"].item()
-        timed += len(labels_B) if step >= 2 else 0
-    images_per_second = timed / (time.monotonic() - started)
+    batches = itertools.cycle(trainer.loader.epoch(last))
+
+    def run(most: int) -> float:
+        """Images per second over at most so many steps."""
+        begin, images = time.monotonic(), 0
+        for step, (images_BCHW, labels_B) in enumerate(itertools.islice(batches, most)):
+            trainer.train_step(images_BCHW, labels_B, last, step)["loss"].item()
+            images += len(labels_B)
+            if time.monotonic() - begin > PATIENCE_SECONDS:
+                break
+        return images / (time.monotonic() - begin)
+
+    run(WARM_UP_STEPS)  # the first steps allocate, and choose algorithms
+    images_per_second = run(TIMED_STEPS)
     work = [task.expected_macs(epoch) for epoch in range(recipe.epochs)]
     images = trainer.loader.steps_per_epoch * recipe.batch_size
     seconds = sum(work) / work[-1] * images / images_per_second
