@@ -6,6 +6,7 @@ enum VitresnasStatus : int {
     VITRESNAS_BAD_DTYPE = 1,   // no instantiation for this storage type
     VITRESNAS_BAD_WIDTH = 2,   // a width below 0 or above the number of channels
     VITRESNAS_BAD_SHAPE = 3,   // a negative size, or rows that do not divide into the groups
+    VITRESNAS_CUDA_ERROR = 1000,  // plus the cudaError_t of a launch that failed
 };
 
 // Storage types, numbered as in vitresnas/ops/native.py.

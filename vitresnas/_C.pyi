@@ -1,4 +1,4 @@
-"""Types of the compiled module (csrc/bindings.cpp). Addresses are `tensor.data_ptr()`."""
+"""Types of the compiled module (csrc/bindings/). Addresses are `tensor.data_ptr()`."""
 
 from typing import TypedDict
 
@@ -19,6 +19,7 @@ has_cuda: bool
 cuda_architectures: str
 
 def cuda_devices() -> CudaDevices: ...
+def cuda_message(code: int, /) -> str: ...
 def masked_layer_norm_forward(
     dtype: int,
     x: int,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 """Storage types as csrc/status.h numbers them."""
 
+CUDA_ERROR = 1000  # codes from here on are this plus a cudaError_t, as in csrc/status.h
+
 _MESSAGES = {
     1: "this dtype has no compiled kernel: use float32, float64 or bfloat16",
     2: "a width lies below 0 or above the number of channels: give widths within the channels",
@@ -45,11 +47,23 @@ def module() -> Any:
     return importlib.import_module("vitresnas._C")
 
 
+def stream(tensor: Tensor) -> int:
+    """The address of the CUDA stream that work on `tensor` belongs to now; capture included."""
+    return torch.cuda.current_stream(tensor.device).cuda_stream
+
+
 def check(code: int, op: str, **tensors: Tensor) -> None:
     """Raise what a status code says, with the op and the shapes it was given."""
-    if code:
-        shapes = ", ".join(
-            f"{name} {tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}"
-            for name, t in tensors.items()
+    if not code:
+        return
+    shapes = ", ".join(
+        f"{name} {tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}"
+        for name, t in tensors.items()
+    )
+    if code >= CUDA_ERROR:
+        error = module().cuda_message(code - CUDA_ERROR)
+        raise BackendError(
+            f"{op}({shapes}): CUDA error {code - CUDA_ERROR}, {error}: "
+            "run with VITRESNAS_BACKEND=reference to go on without this kernel"
         )
-        raise InputError(f"{op}({shapes}): {_MESSAGES.get(code, f'failed with code {code}')}")
+    raise InputError(f"{op}({shapes}): {_MESSAGES.get(code, f'failed with code {code}')}")

@@ -1,0 +1,16 @@
+// One bind_<op>() per op, each in a file of its own beside this one. Addresses come in as integers
+// (`tensor.data_ptr()`), status codes go out (csrc/status.h); typed in vitresnas/_C.pyi.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+using release = pybind11::call_guard<pybind11::gil_scoped_release>;
+
+template <typename T = void> T *pointer(uintptr_t address) {
+    return reinterpret_cast<T *>(address);
+}
+
+void bind_device(pybind11::module_ &m);
+void bind_masked_layer_norm(pybind11::module_ &m);

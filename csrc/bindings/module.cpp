@@ -1,0 +1,9 @@
+// The module vitresnas._C. No torch, no policy; called from vitresnas/ops/ only.
+
+#include "bindings/bind.h"
+
+PYBIND11_MODULE(_C, m) {
+    m.doc() = "Compiled kernels on raw pointers; see csrc/.";
+    bind_device(m);
+    bind_masked_layer_norm(m);
+}
