@@ -26,7 +26,7 @@ def check_close(
 ) -> None:
     """Assert both rules on values that count (call it on the active part).
 
-    truth: float64. plain: what plain torch computes in `dtype`, where there is such a thing: ours may
+    truth: float64. plain: what plain torch computes in `dtype`, where there is such: ours may
     be off by twice as much, plus the grain of the storage type (flash-attention's rule).
     """
     assert torch.isfinite(ours).all(), f"{name}: not finite"
@@ -44,7 +44,7 @@ def check_close(
 
 
 def active(like_BX: Tensor, widths: Sequence[int], segments: int = 1, to: int = 1) -> Tensor:
-    """True where columns count, widths rounded up to a multiple of `to`; in the shape of `like_BX`."""
+    """True where columns count (widths rounded up to a multiple of `to`), shaped as `like_BX`."""
     columns = like_BX.shape[-1] // segments
     width_G = torch.tensor([min(-(-w // to) * to, columns) for w in widths], device=like_BX.device)
     width_B = width_G.repeat_interleave(like_BX.shape[0] // len(widths))
