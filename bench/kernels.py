@@ -3,251 +3,127 @@
     python bench/kernels.py --out bench/results/cpu-xeon-2core/kernels.json
 
 Per row: agreement with float64 first (a kernel that disagrees is not timed), then the contenders in
-turns, each on inputs that left the cache; medians, the floor by measured copy bandwidth, and the
-speedup against the *best* baseline. On a GPU calls are timed inside one CUDA graph.
+turns, each on inputs that left the cache; medians, the floor (the larger of a copy of the bytes and
+the matrix products at the rate of a large one, both measured), and the speedup against the *best*
+baseline. On a GPU calls are timed inside CUDA graphs. The cases are in bench/kernel_cases/.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from kernel_cases.work import DTYPES, Work
+from timing import Rivals, time_rivals
 from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.errors import InputError
 from vitresnas.files import write_json
 from vitresnas.latency.environment import describe_environment
 from vitresnas.ops import dispatch
-from vitresnas.ops import masked_layer_norm as mln
 
-EPS = 1e-6
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}  # relative norm, as in tests/ops
-CACHE_BYTES = 192 << 20  # inputs in rotation: three times an H100's second-level cache
-Call = Callable[[], Any]
+CASES = Path(__file__).parent / "kernel_cases"
+OPS = tuple(sorted(path.stem for path in CASES.glob("[a-z]*.py") if path.stem != "work"))
 
 
-@dataclass
-class Work:
-    """One thing to time: the kernel, its rivals, and what it cannot do without."""
-
-    op: str
-    direction: str
-    shape: tuple[int, ...]
-    dtype: str
-    active_share: float
-    bytes: int  # read and written at least
-    sets: list[dict[str, Tensor]]  # inputs in rotation
-    ours: Callable[[dict[str, Tensor]], Sequence[Tensor]]
-    baselines: dict[str, Callable[[dict[str, Tensor]], Any]]
-    truth: Callable[[dict[str, Tensor]], Sequence[Tensor]]  # in float64
+def works(op: str, batch: int, device: torch.device) -> Iterator[Work]:
+    """Everything that is timed of `op`."""
+    found: Iterator[Work] = importlib.import_module(f"kernel_cases.{op}").works(batch, device)
+    return found
 
 
-def masked_layer_norm(batch: int, device: torch.device) -> Iterator[Work]:
-    """The three stages of the smallest ViT-ResNAS at full and at mean active width, two groups."""
-    groups = 2
-    for tokens, channels in ((257, 256), (65, 512), (17, 1024)):
-        for width in (channels, channels * 25 // 32):  # 0.78 is the mean over the search space
-            for dtype in DTYPES:
-                kind = DTYPES[dtype]
-
-                def draw(
-                    shape: tuple[int, ...] = (batch, tokens, channels),
-                    width: int = width,
-                    kind: torch.dtype = kind,
-                ) -> dict[str, Tensor]:
-                    channels = shape[-1]
-                    x, dy = (torch.randn(shape, device=device).to(kind) for _ in range(2))
-                    weight, bias = (torch.randn(channels, device=device) for _ in range(2))
-                    widths = torch.full((groups,), width, dtype=torch.int32, device=device)
-                    _, mean, rstd = mln._forward_reference(x, weight, bias, widths, EPS)
-                    found = dict(x=x, dy=dy, weight=weight, bias=bias, widths=widths)
-                    return {**found, "mean": mean, "rstd": rstd}
-
-                element = kind.itemsize * batch * tokens
-                size = element * channels
-                sets = [draw() for _ in range(max(3, CACHE_BYTES // (3 * size)))]
-                common = (mln.OP.name, (batch, tokens, channels), dtype, width / channels, sets)
-                yield layer_norm_forward(*common, bytes=element * (width + channels))
-                yield layer_norm_backward(*common, bytes=element * (2 * width + channels))
-
-
-def layer_norm_forward(
-    op: str, shape: tuple[int, ...], dtype: str, share: float, sets: Any, bytes: int
-) -> Work:
-    width = int(sets[0]["widths"][0])
-
-    def ours(s: dict[str, Tensor]) -> Sequence[Tensor]:
-        arguments = (s["x"], s["weight"], s["bias"], s["widths"], EPS)
-        return [torch.ops.vitresnas.masked_layer_norm(*arguments)[0]]
-
-    def full(s: dict[str, Tensor]) -> Tensor:
-        kind = s["x"].dtype
-        return F.layer_norm(s["x"], shape[-1:], s["weight"].to(kind), s["bias"].to(kind), EPS)
-
-    def sliced(s: dict[str, Tensor]) -> Tensor:
-        y, kind = torch.zeros_like(s["x"]), s["x"].dtype
-        weight, bias = s["weight"][:width].to(kind), s["bias"][:width].to(kind)
-        for x, part in zip(s["x"].chunk(len(s["widths"])), y.chunk(len(s["widths"])), strict=True):
-            part[..., :width] = F.layer_norm(x[..., :width], (width,), weight, bias, EPS)
-        return y
-
-    def masked(s: dict[str, Tensor]) -> Tensor:
-        return mln.reference(s["x"], s["weight"], s["bias"], s["widths"], EPS)
-
-    def truth(s: dict[str, Tensor]) -> Sequence[Tensor]:
-        return [sliced({k: v if k == "widths" else v.double() for k, v in s.items()})]
-
-    baselines = {"F.layer_norm, full width": full, "F.layer_norm, sliced loop": sliced}
-    return Work(op, "forward", shape, dtype, share, bytes, sets, ours,
-                {**baselines, "reference": masked}, truth)  # fmt: skip
-
-
-def layer_norm_backward(
-    op: str, shape: tuple[int, ...], dtype: str, share: float, sets: Any, bytes: int
-) -> Work:
-    width = int(sets[0]["widths"][0])
-    native = torch.ops.aten.native_layer_norm_backward
-    every = (True, True, True)
-
-    def arguments(s: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return s["dy"], s["x"], s["mean"], s["rstd"], s["weight"], s["widths"]
-
-    def ours(s: dict[str, Tensor]) -> Sequence[Tensor]:
-        gradients: Sequence[Tensor] = torch.ops.vitresnas.masked_layer_norm_backward(*arguments(s))
-        return gradients
-
-    def statistics(s: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        # Torch's own backward wants them in x's type on the CPU.
-        kind = s["x"].dtype if s["x"].is_cpu else s["mean"].dtype
-        return s["mean"][..., None].to(kind), s["rstd"][..., None].to(kind)
-
-    def full(s: dict[str, Tensor]) -> Any:
-        weight = s["weight"].to(s["x"].dtype)
-        return native(s["dy"], s["x"], shape[-1:], *statistics(s), weight, weight, every)
-
-    def sliced(s: dict[str, Tensor]) -> Sequence[Tensor]:
-        groups, weight = len(s["widths"]), s["weight"][:width].to(s["x"].dtype)
-        dx = torch.zeros_like(s["x"])
-        dweight, dbias = torch.zeros_like(s["weight"]), torch.zeros_like(s["weight"])
-        tensors = (s["dy"][..., :width], s["x"][..., :width], *statistics(s), dx[..., :width])
-        for dy, x, mean, rstd, to in zip(*(t.chunk(groups) for t in tensors), strict=True):
-            part, *sums = native(dy, x, (width,), mean, rstd, weight, weight, every)
-            to.copy_(part)
-            dweight[:width] += sums[0]
-            dbias[:width] += sums[1]
-        return dx, dweight, dbias
-
-    def masked(s: dict[str, Tensor]) -> Any:
-        return mln._backward_reference(*arguments(s))
-
-    def truth(s: dict[str, Tensor]) -> Sequence[Tensor]:
-        s = {k: v if k == "widths" else v.double() for k, v in s.items()}
-        x, weight, bias = (s[name].requires_grad_() for name in ("x", "weight", "bias"))
-        y = mln.reference(x, weight, bias, s["widths"], EPS)
-        return torch.autograd.grad(y, (x, weight, bias), s["dy"])
-
-    baselines = {"F.layer_norm, full width": full, "F.layer_norm, sliced loop": sliced}
-    return Work(op, "backward", shape, dtype, share, bytes, sets, ours,
-                {**baselines, "reference": masked}, truth)  # fmt: skip
-
-
-BENCHES = {"masked_layer_norm": masked_layer_norm}
-
-
-def rows(work: Work, backend: str, rounds: int) -> dict[str, Any]:
+def measure(work: Work, backend: str, rounds: int) -> dict[str, Any]:
     """Check, then time; the row of one work on one backend."""
     row: dict[str, Any] = {
         "op": work.op,
+        "case": work.case,
         "direction": work.direction,
         "shape": list(work.shape),
         "active_share": round(work.active_share, 4),
         "dtype": work.dtype,
         "backend": backend,
     }
-    with dispatch.use_backend(backend):
-        row["max_error"] = disagreement(work.ours(work.sets[0]), work.truth(work.sets[0]))
-        if not row["max_error"] < TOLERANCE[work.dtype]:
-            return {**row, "passed": False}
-        rivals = {"ours": work.ours, **work.baselines, "copy": lambda s: s["x"].clone()}
-        timer = time_in_graph if work.sets[0]["x"].is_cuda else time_in_turns
-        calls: dict[str, list[Callable[[], Any]]]
-        calls = {name: [partial(f, s) for s in work.sets] for name, f in rivals.items()}
-        samples = timer(calls, rounds)
+    ours = on_backend(backend, work.ours)
+    row["max_error"] = disagreement(ours(work.sets[0]), work.truth(work.sets[0]))
+    if not row["max_error"] < TOLERANCE[work.dtype]:
+        return {**row, "passed": False}
+    device = work.sets[0]["x"].device
+    rivals: Rivals = {
+        "ours": [partial(ours, s) for s in work.sets],
+        **{name: [partial(f, s) for s in work.sets] for name, f in work.baselines.items()},
+        "reference": [partial(on_backend("reference", work.ours), s) for s in work.sets],
+        "copy": copies(work, device),
+    }
+    samples, failed = time_rivals(rivals, rounds, device)
     medians = {name: statistics.median(found) for name, found in samples.items()}
-    best = min(work.baselines, key=medians.__getitem__)
-    x = work.sets[0]["x"]
-    bandwidth = 2 * x.numel() * x.element_size() / medians["copy"]
+    by_bytes = medians.pop("copy")
+    by_flops = work.flops / flops_per_millisecond(work.dtype, device) if work.flops else 0.0
+    floor, median = max(by_bytes, by_flops), medians.pop("ours")
+    best = min(medians, key=medians.__getitem__)
     fifths = statistics.quantiles(samples["ours"], n=5)
-    floor = work.bytes / bandwidth
     return {
         **row,
-        "milliseconds_median": medians["ours"],
+        "milliseconds_median": median,
         "milliseconds_20": fifths[0],
         "milliseconds_80": fifths[3],
         "milliseconds_min": min(samples["ours"]),
         "floor_milliseconds": floor,
-        "floor_share": floor / medians["ours"],
-        "baseline_milliseconds": {name: medians[name] for name in work.baselines},
+        "floor_binds": "bytes" if by_bytes >= by_flops else "flops",
+        "floor_share": floor / median,
+        "bytes": work.bytes,
+        "flops": work.flops,
+        "baseline_milliseconds": medians,
+        "unsupported_baselines": {**work.impossible, **failed},
         "best_baseline": best,
-        "speedup": medians[best] / medians["ours"],
-        "passed": medians["ours"] <= medians["reference"],
+        "speedup": medians[best] / median,
+        "passed": median <= medians["reference"],
     }
 
 
+def on_backend(backend: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call` with the op's backend chosen by name."""
+
+    def named(*arguments: Any) -> Any:
+        with dispatch.use_backend(backend):
+            return call(*arguments)
+
+    return named
+
+
+def copies(work: Work, device: torch.device) -> list[Callable[[], Any]]:
+    """Copies that read and write as many bytes as the work must, between buffers in rotation."""
+    half = max(1, work.bytes // 2)
+    pairs = torch.empty((len(work.sets), 2, half), dtype=torch.uint8, device=device).fill_(1)
+    return [partial(to.copy_, source) for source, to in pairs]
+
+
+@functools.cache
+def flops_per_millisecond(dtype: str, device: torch.device) -> float:
+    """The rate of a large square matrix product, the best of a few."""
+    side = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(side, side, device=device).to(DTYPES[dtype]) for _ in range(2))
+    samples, _ = time_rivals({"gemm": [partial(torch.mm, a, b)]}, 10, device)
+    return 2 * side**3 / min(samples["gemm"])
+
+
 def disagreement(ours: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
-    """The largest relative norm of an output's error."""
-    return max(
-        float(torch.linalg.vector_norm(a.double() - b) / torch.linalg.vector_norm(b))
-        for a, b in zip(ours, truth, strict=True)
-    )
-
-
-def time_in_turns(rivals: dict[str, list[Call]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds per call: every contender once per round, so that a busy spell hits them all."""
-    samples: dict[str, list[float]] = {name: [] for name in rivals}
-    for turn in range(rounds + 2):
-        for name, calls in rivals.items():
-            call = calls[turn % len(calls)]
-            start = time.perf_counter()
-            call()
-            if turn >= 2:  # the first two warm up threads and allocator
-                samples[name].append(1e3 * (time.perf_counter() - start))
-    return samples
-
-
-def time_in_graph(rivals: dict[str, list[Call]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds per call on the GPU: all input sets in one CUDA graph, free of launch costs."""
-    graphs = {}
-    for name, calls in rivals.items():
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for call in calls[:3]:
-                call()
-        torch.cuda.current_stream().wait_stream(stream)
-        graphs[name] = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graphs[name]):
-            for call in calls:
-                call()
-    samples: dict[str, list[float]] = {name: [] for name in rivals}
-    for turn in range(rounds + 5):
-        for name, graph in graphs.items():
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            graph.replay()
-            end.record()
-            end.synchronize()
-            if turn >= 5:
-                samples[name].append(start.elapsed_time(end) / len(rivals[name]))
-    return samples
+    """The largest relative norm of an output's error, where the truth is not NaN."""
+    worst = 0.0
+    for found, expected in zip(ours, truth, strict=True):
+        counts = ~expected.isnan()
+        error = torch.where(counts, found.double() - expected, 0)
+        norm = torch.linalg.vector_norm(torch.where(counts, expected, 0))
+        relative = float(torch.linalg.vector_norm(error) / norm)
+        worst = max(worst, relative) if relative == relative else float("inf")
+    return worst
 
 
 @door
@@ -260,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=None, help="32 on a CPU, 128 on a GPU")
     parser.add_argument("--rounds", type=int, default=50, help="samples per contender")
     parser.add_argument("--threads", type=int, default=None, help="on a CPU; 1 on a busy machine")
-    parser.add_argument("--op", choices=sorted(BENCHES), action="append", help="only this op")
+    parser.add_argument("--op", choices=OPS, action="append", help="only this op")
     parser.add_argument("--out", metavar="FILE", help="write the rows as a bench file")
     parser.add_argument("--json", action="store_true", help="the rows as JSON on stdout")
     arguments = parser.parse_args(argv)
@@ -272,37 +148,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = dispatch.default_device()
     batch = arguments.batch_size or (128 if device.type == "cuda" else 32)
     torch.manual_seed(0)
-    found = []
-    for name in arguments.op or sorted(BENCHES):
-        for work in BENCHES[name](batch, device):
-            for backend in dispatch.find(name).backends[:-1]:
-                named_anyway = backend.name == "triton" and dispatch.interpreting()
-                if named_anyway or dispatch.reasons(
-                    dispatch.find(name), backend.name, (work.sets[0]["x"],)
-                ):
-                    continue
-                found.append(rows(work, backend.name, arguments.rounds))
-                say(line(found[-1]))
-    payload = {"environment": describe_environment(), "rows": found}
+    rows = []
+    for name in arguments.op or OPS:
+        for work in works(name, batch, device):
+            for backend in timed_backends(work):
+                rows.append(measure(work, backend, arguments.rounds))
+                say(line(rows[-1]))
+    payload = {"environment": describe_environment(), "rows": rows}
     if arguments.out:
         write_json(arguments.out, "bench", payload)
-        say(f"wrote {len(found)} rows to {arguments.out}")
+        say(f"wrote {len(rows)} rows to {arguments.out}")
     if arguments.json:
         print_json(payload)
-    return 0 if all(row["max_error"] < TOLERANCE[row["dtype"]] for row in found) else 2
+    return 0 if all(row["max_error"] < TOLERANCE[row["dtype"]] for row in rows) else 2
+
+
+def timed_backends(work: Work) -> Iterator[str]:
+    """The op's backends that run here, without the reference and without Triton's interpreter."""
+    op = dispatch.find(work.op)
+    for backend in op.backends[:-1]:
+        interpreted = backend.name == "triton" and dispatch.interpreting()
+        if not interpreted and not dispatch.reasons(op, backend.name, (work.sets[0]["x"],)):
+            yield backend.name
 
 
 def line(row: dict[str, Any]) -> str:
     """One row for people."""
     head = (
-        f"{row['op']} {row['direction']:<8} {row['shape']!s:<15} {row['active_share']:<6} "
-        f"{row['dtype']} {row['backend']:<6} error {row['max_error']:.0e}"
+        f"{row['op']} {row['case']} {row['direction']:<8} {row['shape']!s:<15} "
+        f"{row['active_share']:<6} {row['dtype']} {row['backend']:<6} error {row['max_error']:.0e}"
     )
     if "milliseconds_median" not in row:
         return f"{head}  FAILED the check, not timed"
     return (
-        f"{head}  {row['milliseconds_median']:.4f} ms (floor {row['floor_milliseconds']:.4f})  "
-        f"{row['speedup']:.2f}x of {row['best_baseline']}"
+        f"{head}  {row['milliseconds_median']:.4f} ms ({row['floor_share']:.0%} of the floor by "
+        f"{row['floor_binds']})  {row['speedup']:.2f}x of {row['best_baseline']}"
     )
 
 
