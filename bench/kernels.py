@@ -1,18 +1,24 @@
 """Time every op's kernels against the best plain way to do the same, after checking them.
 
     python bench/kernels.py --out bench/results/cpu-xeon-2core/kernels.json
+    python bench/kernels.py --aot sm_90 --out FILE      without a GPU: compile, do not time
 
 Per row: agreement with float64 first (a kernel that disagrees is not timed), then the contenders in
 turns, each on inputs that left the cache; medians, the floor (the larger of a copy of the bytes and
 the matrix products at the rate of a large one, both measured), and the speedup against the *best*
 baseline. On a GPU calls are timed inside CUDA graphs. The cases are in bench/kernel_cases/.
+With --aot a row is what the compiler made of one kernel; a spill ends with exit code 2.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
+import itertools
+import shutil
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +34,7 @@ from vitresnas.errors import InputError
 from vitresnas.files import write_json
 from vitresnas.latency.environment import describe_environment
 from vitresnas.ops import dispatch
+from vitresnas.ops.ahead_of_time import TARGETS, complaint, cuda_rows, triton_rows
 
 TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}  # relative norm, as in tests/ops
 CASES = Path(__file__).parent / "kernel_cases"
@@ -137,11 +144,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=50, help="samples per contender")
     parser.add_argument("--threads", type=int, default=None, help="on a CPU; 1 on a busy machine")
     parser.add_argument("--op", choices=OPS, action="append", help="only this op")
+    parser.add_argument("--aot", choices=TARGETS, help="compile for this target and time nothing")
+    parser.add_argument("--triton-path", metavar="DIR", help="a Triton installed beside the other")
     parser.add_argument("--out", metavar="FILE", help="write the rows as a bench file")
     parser.add_argument("--json", action="store_true", help="the rows as JSON on stdout")
     arguments = parser.parse_args(argv)
     if arguments.rounds < 2:
         raise InputError(f"rounds is {arguments.rounds}: quantiles need at least 2")
+    if arguments.triton_path:
+        use_triton_of(arguments.triton_path)
+    if arguments.aot:
+        rows = compile_ahead(arguments.aot)
+        publish(rows, arguments)
+        return 2 if any(map(complaint, rows)) else 0
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -154,13 +169,46 @@ def main(argv: Sequence[str] | None = None) -> int:
             for backend in timed_backends(work):
                 rows.append(measure(work, backend, arguments.rounds))
                 say(line(rows[-1]))
+    publish(rows, arguments)
+    return 0 if all(row["max_error"] < TOLERANCE[row["dtype"]] for row in rows) else 2
+
+
+def publish(rows: list[dict[str, Any]], arguments: Any) -> None:
     payload = {"environment": describe_environment(), "rows": rows}
     if arguments.out:
         write_json(arguments.out, "bench", payload)
         say(f"wrote {len(rows)} rows to {arguments.out}")
     if arguments.json:
         print_json(payload)
-    return 0 if all(row["max_error"] < TOLERANCE[row["dtype"]] for row in rows) else 2
+
+
+def use_triton_of(folder: str) -> None:
+    """Take Triton from `folder` (`pip install --target DIR triton==3.6.0 --no-deps`)."""
+    sys.path.insert(0, folder)
+    found = importlib.util.find_spec("triton")
+    if "triton" in sys.modules or not found or not str(found.origin).startswith(folder):
+        raise InputError(f"there is no Triton in {folder}: install one there, with pip --target")
+
+
+def compile_ahead(target: str) -> list[dict[str, Any]]:
+    """What the compilers make of every GPU kernel, here and now."""
+    if dispatch.interpreting():
+        raise InputError("TRITON_INTERPRET=1 compiles nothing: unset it")
+    sources = [triton_rows(target)]
+    if shutil.which("nvcc"):
+        sources.append(cuda_rows(target))
+    else:
+        say("no nvcc on PATH: the CUDA kernels are left out")
+    rows = []
+    for row in itertools.chain(*sources):
+        why = complaint(row)
+        say(
+            f"{row['op']} {row['kernel']} {row['variant']}: {row['registers']} registers, "
+            f"{row['tensor_core_instructions']} tensor-core and {row['async_copy_instructions']} "
+            f"asynchronous copies{f': REFUSED, it {why}' if why else ''}"
+        )
+        rows.append(row)
+    return rows
 
 
 def timed_backends(work: Work) -> Iterator[str]:

@@ -163,7 +163,7 @@ def variants():
     for element in ("fp32", "bf16"):
         pointers = {name: f"*{element}" for name in ("x_ptr", "y_ptr", "dy_ptr", "dx_ptr")}
         pointers["widths_ptr"] = "*i32"
-        numbers = {"rows": "i32", "channels": "i32", "rows_per_chunk": "i32", "eps": "fp32"}
+        numbers = {"rows": "i32", "channels": "i32:16", "rows_per_chunk": "i32", "eps": "fp32"}
         for kernel, direction in ((forward_kernel, "forward"), (backward_kernel, "backward")):
             for channels in (256, 512, 1024):
                 rows, block, warps = tile(channels)
