@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitresnas.errors import VitresnasError
     from vitresnas.latency.table import LatencyTable, load_tables
-    from vitresnas.models import Features, ViTRes, create_model, load_model, save_model
+    from vitresnas.models import (
+        Features,
+        ViTRes,
+        create_model,
+        load_model,
+        optimise_for_inference,
+        save_model,
+    )
     from vitresnas.space import (
         Architecture,
         SearchSpace,
@@ -30,7 +37,14 @@ __version__ = "0.1.0"
 _INDEX = {
     "vitresnas.errors": ("VitresnasError",),
     "vitresnas.latency.table": ("LatencyTable", "load_tables"),
-    "vitresnas.models": ("Features", "ViTRes", "create_model", "load_model", "save_model"),
+    "vitresnas.models": (
+        "Features",
+        "ViTRes",
+        "create_model",
+        "load_model",
+        "optimise_for_inference",
+        "save_model",
+    ),
     "vitresnas.space": (
         "Architecture",
         "SearchSpace",
@@ -63,6 +77,7 @@ __all__ = [
     "load_tables",
     "macs",
     "operations",
+    "optimise_for_inference",
     "parameters",
     "save_model",
     "save_supernet",
