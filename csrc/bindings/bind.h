@@ -14,3 +14,4 @@ template <typename T = void> T *pointer(uintptr_t address) {
 
 void bind_device(pybind11::module_ &m);
 void bind_masked_layer_norm(pybind11::module_ &m);
+void bind_variable_linear(pybind11::module_ &m);

@@ -6,4 +6,5 @@ PYBIND11_MODULE(_C, m) {
     m.doc() = "Compiled kernels on raw pointers; see csrc/.";
     bind_device(m);
     bind_masked_layer_norm(m);
+    bind_variable_linear(m);
 }

@@ -1,0 +1,228 @@
+"""The variable-width linear on the CPU: torch's products on views, C++ around them (backend "cpp").
+
+A product works on the active part in place, `x[:, :k] @ W[:n, :k]^T`: measured on a Xeon, strided
+operands cost nothing. Rows go in chunks, so that what follows a product (bias, GELU, residual)
+finds it in the cache, and no product is stored only to be read again. Legend: variable_linear.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from vitresnas.ops import native
+from vitresnas.ops.variable_linear_reference import accumulator
+
+CHUNK = 1024  # rows of a product: enough for full speed, and at most a few MB
+
+
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    widths_in: Tensor,
+    widths_out: Tensor,
+    segments: int,
+    gelu: bool,
+    keep: bool,
+    residual: Tensor | None,
+    scale: Tensor | None,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    kernels, threads = native.module(), torch.get_num_threads()
+    kind, wide = native.DTYPES[x.dtype], native.DTYPES[dtype]
+    x_RK, bias = _rows(x), bias.to(accumulator(x.dtype)).contiguous()
+    outputs = weight.shape[0]
+    part = outputs // segments  # rows of a segment
+    y = x.new_empty((*x.shape[:-1], outputs), dtype=dtype)
+    y_RN = y.view(-1, outputs)
+    pre_RN = x.new_empty(y_RN.shape if gelu and keep else (0, 0))
+    residual_RN = None if residual is None else residual.reshape(y_RN.shape).contiguous()
+    per_image = max(1, x.shape[1:-1].numel())
+    in_place = not gelu and residual is None and dtype == x.dtype
+    buffer = x.new_empty(0 if in_place else min(CHUNK, len(x_RK)) * part)
+
+    for first, last, k, n in _chunks(x, widths_in, widths_out):
+        padded = min(-(-n // 16) * 16, part)
+        for column in range(0, outputs, part):
+            place = first * outputs + column
+            to = y.data_ptr() + place * dtype.itemsize
+            product_Rn = y_RN[first:last, column : column + n]
+            if not in_place:
+                product_Rn = buffer[: (last - first) * n].view(last - first, n)
+            if k:
+                torch.mm(x_RK[first:last, :k], weight[column : column + n, :k].t(), out=product_Rn)
+            product = (product_Rn.data_ptr() if k else 0, product_Rn.stride(0))
+            offset = bias.data_ptr() + column * bias.element_size()
+            sizes = (last - first, n, padded, threads)
+            if residual_RN is not None:
+                beside = residual_RN.data_ptr() + place * dtype.itemsize
+                code = kernels.linear_residual(
+                    kind, wide, *product, offset, beside, _address(scale), to, outputs,
+                    first, per_image, *sizes,
+                )  # fmt: skip
+            elif not k:
+                continue
+            elif gelu:
+                saved = pre_RN.data_ptr() + place * x.element_size() if keep else 0
+                code = kernels.linear_gelu(kind, *product, offset, saved, to, outputs, *sizes)
+            else:
+                code = kernels.linear_bias(kind, wide, *product, offset, to, outputs, *sizes)
+            native.check(code, "variable_linear", x=x, weight=weight)
+    return y, pre_RN.view(y.shape) if gelu and keep else x.new_empty(0)
+
+
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    widths_in: Tensor,
+    widths_out: Tensor,
+    segments: int,
+    pre: Tensor | None,
+    scale: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    sums = accumulator(x.dtype)
+    x_RK, dy_RN = _rows(x), _rows(dy)
+    pre = None if pre is None else pre.contiguous()
+    part = weight.shape[0] // segments
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    dx_RK = dx.view(x_RK.shape)
+    dweight = torch.zeros_like(weight, dtype=sums)
+    dbias = dweight.new_zeros(weight.shape[0])
+    per_image = max(1, x.shape[1:-1].numel())
+
+    for first, last, k, n in _chunks(x, widths_in, widths_out, whole=True):
+        if not k:
+            continue
+        dys, weights = [], []
+        for column in range(0, weight.shape[0] if n else 0, part):
+            rows, columns = slice(first, last), slice(column, column + n)
+            dbias_n = dbias[columns]
+            dy_Rn = _incoming(dy_RN[rows, columns], x, scale, first, per_image, dbias_n)
+            _add_product(dweight[columns, :k], dy_Rn.t(), x_RK[rows, :k])
+            dys.append(dy_Rn)
+            weights.append(weight[columns, :k])
+        for start in range(first, last, CHUNK):
+            run = slice(start, min(start + CHUNK, last))
+            local = slice(run.start - first, run.stop - first)
+            _outgoing(dx_RK, run, k, [dy_Rn[local] for dy_Rn in dys], weights, pre)
+    return dx, dweight, dbias
+
+
+def _incoming(
+    dy_Rn: Tensor, x: Tensor, scale: Tensor | None, first: int, per_image: int, dbias_n: Tensor
+) -> Tensor:
+    """dy as the products take it: scaled, in x's type; its column sums are added to dbias_n."""
+    kernels, (rows, columns) = native.module(), dy_Rn.shape
+    as_it_is = scale is None and dy_Rn.dtype == x.dtype
+    scaled_Rn = dy_Rn if as_it_is else x.new_empty(rows, columns)
+    partials = dbias_n.new_empty(-(-rows // kernels.linear_run), columns)
+    code = kernels.linear_incoming(
+        native.DTYPES[x.dtype],
+        native.DTYPES[dy_Rn.dtype],
+        dy_Rn.data_ptr(),
+        dy_Rn.stride(0),
+        _address(scale),
+        first,
+        per_image,
+        0 if as_it_is else scaled_Rn.data_ptr(),
+        columns,
+        partials.data_ptr(),
+        dbias_n.data_ptr(),
+        rows,
+        columns,
+        torch.get_num_threads(),
+    )
+    native.check(code, "variable_linear_backward", dy=dy_Rn, x=x)
+    return scaled_Rn
+
+
+def _outgoing(
+    dx_RK: Tensor,
+    run: slice,
+    k: int,
+    dys_Rn: list[Tensor],
+    weights_nk: list[Tensor],
+    pre: Tensor | None,
+) -> None:
+    """Rows `run` of dx: the sum of the segments' products, times gelu'(pre)."""
+    inputs = dx_RK.shape[1]
+    padded = min(-(-k // 16) * 16, inputs)
+    if not dys_Rn:
+        dx_RK[run, :padded] = 0
+        return
+    half = dx_RK.dtype == torch.bfloat16 and len(dys_Rn) > 1
+    to_Rk = dx_RK[run, :k]
+    product_Rk = to_Rk if pre is None and not half else dx_RK.new_empty(to_Rk.shape)
+    torch.mm(dys_Rn[0], weights_nk[0], out=product_Rk)
+    if half:  # partial sums keep float32
+        total_Rk = product_Rk.float()
+        for dy_Rn, weight_nk in zip(dys_Rn[1:], weights_nk[1:], strict=True):
+            total_Rk += torch.mm(dy_Rn, weight_nk, out=product_Rk)
+        (to_Rk if pre is None else product_Rk).copy_(total_Rk)
+    else:
+        for dy_Rn, weight_nk in zip(dys_Rn[1:], weights_nk[1:], strict=True):
+            product_Rk.addmm_(dy_Rn, weight_nk)
+    if pre is None:
+        dx_RK[run, k:padded] = 0
+        return
+    place = run.start * inputs * dx_RK.element_size()
+    code = native.module().linear_gelu_backward(
+        native.DTYPES[dx_RK.dtype],
+        product_Rk.data_ptr(),
+        product_Rk.stride(0),
+        pre.data_ptr() + place,
+        dx_RK.data_ptr() + place,
+        inputs,
+        run.stop - run.start,
+        k,
+        padded,
+        torch.get_num_threads(),
+    )
+    native.check(code, "variable_linear_backward", pre=pre, dx=dx_RK)
+
+
+def refuses(inputs: Sequence[Tensor]) -> tuple[str, ...]:
+    """Reasons why `inputs` (x first) cannot be handled here."""
+    if inputs[0].dtype in native.DTYPES:
+        return ()
+    return (f"has no kernel for {inputs[0].dtype}: use float32, float64 or bfloat16",)
+
+
+def _chunks(
+    x: Tensor, widths_in: Tensor, widths_out: Tensor, whole: bool = False
+) -> Iterator[tuple[int, int, int, int]]:
+    """(first row, last row, k, n) of every run of rows; one run per group if `whole`."""
+    rows = x.shape[:-1].numel() // len(widths_in)
+    widths = zip(widths_in.tolist(), widths_out.tolist(), strict=True)
+    for group, (k, n) in enumerate(widths):
+        end = (group + 1) * rows
+        for first in range(group * rows, end, max(1, rows) if whole else CHUNK):
+            yield first, end if whole else min(first + CHUNK, end), k, n
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(R, X) with neighbouring columns side by side; a view wherever there is one."""
+    rows = x.reshape(x.shape[:-1].numel(), x.shape[-1])
+    return rows if rows.stride(1) == 1 else rows.contiguous()
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a @ b in place; half-precision products are added up in the total's precision."""
+    if total.dtype != a.dtype:
+        total += a @ b
+        return
+    # In pieces, because of a long sum MKL gives each thread a part, and the bits would depend on
+    # their number. Found by scanning: it leaves 512 whole, and what is up to 256. Costs nothing.
+    first, last = 0, a.shape[1]
+    while first < last:
+        step = 512 if last - first >= 512 else 256
+        total.addmm_(a[:, first : first + step], b[first : first + step])
+        first += step
