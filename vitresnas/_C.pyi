@@ -1,5 +1,6 @@
 """Types of the compiled module (csrc/bindings/). Addresses are `tensor.data_ptr()`."""
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 class CudaDevice(TypedDict):
@@ -133,4 +134,83 @@ def linear_incoming(
     columns: int,
     threads: int,
     /,
+) -> int: ...
+def token_sums(
+    dtype: int,
+    x: int,
+    widths: int,
+    sums: int,
+    prefix_total: int,
+    patch_total: int,
+    images: int,
+    tokens: int,
+    prefix: int,
+    channels: int,
+    groups: int,
+    threads: int,
+    /,
+) -> int: ...
+def patches_gather(
+    dtype: int, threads: int, sizes: Sequence[int], trunk: int, columns: int, /
+) -> int: ...
+def patches_scatter(
+    dtype: int, threads: int, sizes: Sequence[int], columns: int, trunk: int, /
+) -> int: ...
+def patches_forward(
+    dtype: int,
+    products: int,
+    bias: int,
+    prefix_tokens: int,
+    position: int,
+    out: int,
+    images: int,
+    prefix: int,
+    patches: int,
+    channels: int,
+    width: int,
+    threads: int,
+    /,
+) -> int: ...
+def token_at(i: int, j: int, stride: int, down: int, right: int, side: int, /) -> int: ...
+def gather_tokens(
+    dtype: int,
+    x: int,
+    columns: int,
+    images: int,
+    prefix: int,
+    side: int,
+    half: int,
+    channels: int,
+    width: int,
+    stride: int,
+    down: int,
+    right: int,
+    threads: int,
+    /,
+) -> int: ...
+def reduction_forward(
+    dtype: int,
+    threads: int,
+    sizes: Sequence[int],
+    patches: int,
+    prefixes: int,
+    x: int,
+    bias: int,
+    position: int,
+    prefix_bias: int,
+    out: int,
+    /,
+) -> int: ...
+def reduction_scatter(
+    dtype: int,
+    threads: int,
+    sizes: Sequence[int],
+    gradients: int,
+    dy: int,
+    row: int,
+    column: int,
+    /,
+) -> int: ...
+def reduction_skip(
+    dtype: int, threads: int, sizes: Sequence[int], dout: int, dx: int, /
 ) -> int: ...

@@ -15,3 +15,6 @@ template <typename T = void> T *pointer(uintptr_t address) {
 void bind_device(pybind11::module_ &m);
 void bind_masked_layer_norm(pybind11::module_ &m);
 void bind_variable_linear(pybind11::module_ &m);
+void bind_token_sums(pybind11::module_ &m);
+void bind_variable_patch_embedding(pybind11::module_ &m);
+void bind_variable_reduction(pybind11::module_ &m);

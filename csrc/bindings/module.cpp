@@ -7,4 +7,7 @@ PYBIND11_MODULE(_C, m) {
     bind_device(m);
     bind_masked_layer_norm(m);
     bind_variable_linear(m);
+    bind_token_sums(m);
+    bind_variable_patch_embedding(m);
+    bind_variable_reduction(m);
 }
