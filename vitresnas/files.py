@@ -23,6 +23,8 @@ from typing import Any
 from vitresnas.errors import FileFormatError, InputError, StorageError
 
 JsonObject = dict[str, Any]
+Upgrade = Callable[[JsonObject], JsonObject]
+NO_UPGRADES: Mapping[int, Upgrade] = {}
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {
@@ -179,10 +181,16 @@ def write_json(
     atomic_write(path, to_text(kind, payload, version).encode())
 
 
-def read_json(path: str | os.PathLike[str], kind: str, version: int = 1) -> JsonObject:
+def read_json(
+    path: str | os.PathLike[str],
+    kind: str,
+    version: int = 1,
+    upgrades: Mapping[int, Upgrade] = NO_UPGRADES,
+) -> JsonObject:
     """Read a `kind` document; schema and checksum are verified and taken off.
 
-    Files written by hand may leave the checksum out. Raises FileFormatError or InputError.
+    `upgrades[n]` makes a document of version n one of n + 1. Files written by hand may leave the
+    checksum out. Raises FileFormatError or InputError.
     """
     target = Path(path)
     try:
@@ -191,10 +199,17 @@ def read_json(path: str | os.PathLike[str], kind: str, version: int = 1) -> Json
         raise InputError(f"there is no file {target}: check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise FileFormatError(f"cannot read {target} ({error}): expected a JSON file") from error
-    return from_text(text, kind, version, where=str(target))
+    return from_text(text, kind, version, upgrades, where=str(target))
 
 
-def from_text(text: str, kind: str, version: int = 1, *, where: str = "the text") -> JsonObject:
+def from_text(
+    text: str,
+    kind: str,
+    version: int = 1,
+    upgrades: Mapping[int, Upgrade] = NO_UPGRADES,
+    *,
+    where: str = "the text",
+) -> JsonObject:
     """Parse a `kind` document from text; see `read_json`."""
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
@@ -205,7 +220,8 @@ def from_text(text: str, kind: str, version: int = 1, *, where: str = "the text"
             f"{where} holds a JSON {type(document).__name__}, expected an object with a schema"
         )
     found = document.pop("schema", None)
-    if found != _schema(kind, version):
+    readable = {_schema(kind, number): number for number in (*upgrades, version)}
+    if not isinstance(found, str) or found not in readable:
         raise FileFormatError(
             f'{where} has schema {found!r}, expected "{_schema(kind, version)}": '
             f"give a {kind} file, or add that schema line to one written by hand"
@@ -216,6 +232,8 @@ def from_text(text: str, kind: str, version: int = 1, *, where: str = "the text"
             f"{where} was changed after it was written (its checksum does not match): "
             'make it anew, or remove its "checksum" line if you changed it on purpose'
         )
+    for older in range(readable[found], version):
+        document = upgrades[older](document)
     return document
 
 

@@ -71,7 +71,7 @@ def test_killed_and_repeated_it_keeps_every_measurement(space_file, small_space,
     out, partial = tmp_path / "table.json", tmp_path / "table.json.partial.jsonl"
     command = _command(space_file, out)
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        _wait_for_lines(partial, 60, process)
+        _wait_for_lines(partial, 90, process)
         process.send_signal(signal.SIGKILL)
     assert not out.exists()
     before = [json.loads(line) for line in partial.read_text().splitlines() if line[-1:] == "}"]
@@ -81,13 +81,12 @@ def test_killed_and_repeated_it_keeps_every_measurement(space_file, small_space,
     (table,) = load_tables(out)
     timings = {str(operation): timing for operation, timing in table.entries}
     assert set(timings) == {str(operation) for operation in small_space.operations()}
-    rounds = table.circumstances["operation_rounds"]
-    assert {len(timing.host_samples) for timing in timings.values()} == {rounds}
     kept = [line for line in before if line["type"] == "operation"]
-    assert len(kept) >= 50
-    for line in kept:
-        sample = timings[line["item"]].host_samples[line["round"]]
-        assert sample == line["host_milliseconds"]
+    assert len(kept) >= 50 and table.drift
+    if not table.drift.stretches:  # a machine that changed its speed measures some again
+        for line in kept:
+            sample = timings[line["item"]].host_samples[line["round"]]
+            assert sample == line["host_milliseconds"]
     assert table.circumstances["resumed"] and not partial.exists()
 
 

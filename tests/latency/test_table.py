@@ -98,7 +98,7 @@ def test_a_truncated_file_a_wrong_schema_and_no_file_are_refused(table, tmp_path
     with pytest.raises(FileFormatError, match="not JSON"):
         load_tables(path)
     path.write_text('{"schema": "vitresnas/architecture/1"}')
-    with pytest.raises(FileFormatError, match="latency_table/1"):
+    with pytest.raises(FileFormatError, match="latency_table/2"):
         load_tables(path)
     with pytest.raises(InputError, match="no file"):
         load_tables(tmp_path / "nothing.json")

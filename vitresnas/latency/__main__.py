@@ -46,6 +46,8 @@ def summary(table: LatencyTable, out: Path) -> dict[str, object]:
     document = table.to_json()
     for role in ("validation", "validation_uniform"):
         document[role].pop("pairs")
+    if document["drift"]:
+        document["drift"].pop("readings")
     return {**document, "entries": len(table.entries), "out": str(out)}
 
 
@@ -59,6 +61,7 @@ def _in_words(table: LatencyTable) -> str:
             f"time of a network = {terms} (model {calibration.model})",
             f"held-out, spaced ({ends[0]:.2f} to {ends[-1]:.2f} ms): {_errors(table.validation)}",
             f"held-out, uniform draws: {_errors(table.validation_uniform)}",
+            *([str(table.drift)] if table.drift else []),
             f"measured for {circumstances['seconds']} s with {circumstances['priority']} priority; "
             f"other processes kept {circumstances['other_processes_cpus']} CPUs busy",
         )

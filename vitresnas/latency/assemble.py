@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from vitresnas.files import JsonObject
 from vitresnas.latency.calibration import STATISTIC, features, fit
 from vitresnas.latency.condition import Condition
+from vitresnas.latency.drift import Drift, drifted
 from vitresnas.latency.networks import Cost, NetworkChoice
 from vitresnas.latency.partial import PartialLog, Visit
+from vitresnas.latency.rounds import REPEATS, kept, spoilt_visits
 from vitresnas.latency.table import LatencyTable
 from vitresnas.latency.timing import Timing
 from vitresnas.latency.validation import Pair, Validation
@@ -22,8 +24,22 @@ def operation_timings(
     log: PartialLog, pieces: Sequence[Operation], host_is_device: bool
 ) -> dict[Operation, Timing]:
     """What every piece took; the log must hold them all."""
-    visits = log.by_item("operation")
+    visits = kept("operation", log)
     return {piece: _timing(visits[str(piece)], host_is_device) for piece in pieces}
+
+
+def drift_of(log: PartialLog) -> Drift:
+    """What the anchor said about the run that this log holds."""
+    first = [visit for visit in log.visits.values() if visit.round < REPEATS]
+    repeated = len(log.visits) - len(first)
+    spoilt = sum(spoilt_visits(phase, log) for phase in ("operation", "network"))
+    return Drift(
+        readings=tuple(log.readings),
+        stretches=drifted(log.readings),
+        measured=len(first),
+        repeated=repeated,
+        left=max(spoilt - repeated, 0),
+    )
 
 
 def estimated_cost(timings: Timings) -> Cost:
@@ -40,7 +56,7 @@ def assemble(
     environment: JsonObject,
 ) -> LatencyTable:
     """Fit on the calibration networks, validate on the others."""
-    visits = log.by_item("network")
+    visits = kept("network", log)
     measured = {network: _timing(visits[network.id], host_is_device=True) for network in choice.all}
     calibration = fit(
         [features(_priced(network, timings)) for network in choice.calibration],
@@ -68,6 +84,7 @@ def assemble(
         validation_uniform=validate(choice.uniform),
         circumstances=circumstances,
         environment=environment,
+        drift=drift_of(log),
     )
 
 

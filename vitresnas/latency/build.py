@@ -22,7 +22,8 @@ import torch
 
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject, storage_errors
-from vitresnas.latency.assemble import Timings, assemble, estimated_cost, operation_timings
+from vitresnas.latency.anchor import Anchor, anchor_call
+from vitresnas.latency.assemble import assemble, estimated_cost, operation_timings
 from vitresnas.latency.bench import Bench
 from vitresnas.latency.busy import Watch, busy_warning, load_average, other_cpus_now
 from vitresnas.latency.condition import Condition
@@ -31,7 +32,7 @@ from vitresnas.latency.partial import PartialLog
 from vitresnas.latency.priority import NORMAL, measuring_priority
 from vitresnas.latency.progress import Progress, default_progress
 from vitresnas.latency.request import Request, resolve_condition, resolve_device
-from vitresnas.latency.rounds import Plan, run_rounds
+from vitresnas.latency.rounds import Plan, repeat, run_rounds, spoilt_visits
 from vitresnas.latency.runtime import Call
 from vitresnas.latency.table import LatencyTable, load_tables, merge_tables, save_tables
 from vitresnas.latency.timing import Timing
@@ -42,6 +43,9 @@ SEED = 0
 _OPERATIONS_SHARE = 0.42  # of the time; the whole networks get the rest
 _OPERATION_ROUNDS = (6, 24)
 _NETWORK_ROUNDS = (5, 24)
+_PRECISION = 0.01  # interval of a price that needs no more rounds
+_REPEAT_SHARE = 0.5  # of the time, for what drift has spoilt
+_WAIT_SHARE = 0.2  # of the time, for a disturbance to pass before that
 
 
 def build_table(
@@ -66,8 +70,10 @@ def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) 
     run = _start(space, request, out, progress)
     watch, begin = Watch(), time.perf_counter()
     with _timing_conditions(run) as priority:
-        timings, operation_rounds = _time_operations(run)
-        choice, network_rounds = _time_networks(run, timings)
+        run.anchor.warm_up()
+        pieces, operation_rounds = _time_operations(run)
+        choice, networks, network_rounds = _time_networks(run)
+        _repeat_drifted(run, pieces, networks)
     other_cpus = watch.other_cpus()
     circumstances: JsonObject = {
         "seed": SEED,
@@ -79,10 +85,13 @@ def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) 
         "other_processes_cpus": other_cpus,
         "load_average_1_minute": load_average(),
     }
+    timings = run.timings()
     table = assemble(run.condition, timings, choice, run.log, circumstances, describe_environment())
     # Read again: another condition may have been written while this one was measured.
     save_tables(out, merge_tables(_earlier(out), table))
     run.log.remove()
+    if table.drift and table.drift.stretches:
+        progress.say(str(table.drift))
     if priority == NORMAL and (warning := busy_warning(other_cpus)):
         progress.say(f"{warning}; or run as root, which may ask for the CPUs")
     return table
@@ -127,7 +136,12 @@ class _Run:
     progress: Progress
     operation_plan: Plan
     network_plan: Plan
+    anchor: Anchor
     resumed: bool
+
+    def timings(self) -> dict[Operation, Timing]:
+        """What the pieces took, by what is logged so far."""
+        return operation_timings(self.log, self.space.operations(), self.bench.host_is_device)
 
 
 def _start(space: SearchSpace, request: Request, out: Path, progress: Progress) -> _Run:
@@ -139,40 +153,76 @@ def _start(space: SearchSpace, request: Request, out: Path, progress: Progress) 
     log, message = PartialLog.open(partial_path(out), subject)
     if message:
         progress.say(message)
+    device = torch.device(resolve_device(request.device))
+    bench = Bench(space, condition, device)
     return _Run(
         space=space,
         condition=condition,
-        bench=Bench(space, condition, torch.device(resolve_device(request.device))),
+        bench=bench,
+        anchor=Anchor(anchor_call(device), bench.time_piece, log),
         log=log,
         progress=progress,
-        operation_plan=Plan(*_OPERATION_ROUNDS, _OPERATIONS_SHARE * request.seconds),
-        network_plan=Plan(*_NETWORK_ROUNDS, (1.0 - _OPERATIONS_SHARE) * request.seconds),
+        operation_plan=Plan(*_OPERATION_ROUNDS, _OPERATIONS_SHARE * request.seconds, _PRECISION),
+        network_plan=Plan(
+            *_NETWORK_ROUNDS, (1.0 - _OPERATIONS_SHARE) * request.seconds, _PRECISION
+        ),
         resumed=bool(log.visits),
     )
 
 
-def _time_operations(run: _Run) -> tuple[dict[Operation, Timing], int]:
-    pieces = run.space.operations()
-    calls = run.bench.pieces(pieces)
+def _time_operations(run: _Run) -> tuple[dict[str, Call], int]:
+    calls = run.bench.pieces(run.space.operations())
     run.progress.say(_estimate(run, calls))
     with run.progress.phase("operations") as step:
         rounds = run_rounds(
-            "operation", calls, run.bench.time_piece, run.log, run.operation_plan, step
+            "operation",
+            calls,
+            run.bench.time_piece,
+            run.log,
+            run.operation_plan,
+            step,
+            between=run.anchor.occasion,
         )
-    return operation_timings(run.log, pieces, run.bench.host_is_device), rounds
+    return calls, rounds
 
 
-def _time_networks(run: _Run, timings: Timings) -> tuple[NetworkChoice, int]:
+def _time_networks(run: _Run) -> tuple[NetworkChoice, dict[str, Call], int]:
     """Networks are chosen by the times of their pieces, once: a resumed run keeps its choice."""
-    choice = run.log.networks or choose_networks(run.space, estimated_cost(timings), Random(SEED))
-    if run.log.networks is None:
+    choice = run.log.networks
+    if choice is None:
+        choice = choose_networks(run.space, estimated_cost(run.timings()), Random(SEED))
         run.log.choose(choice)
     calls = run.bench.networks(choice.all)
     with run.progress.phase("whole networks") as step:
         rounds = run_rounds(
-            "network", calls, run.bench.time_network, run.log, run.network_plan, step
+            "network",
+            calls,
+            run.bench.time_network,
+            run.log,
+            run.network_plan,
+            step,
+            between=run.anchor.occasion,
         )
-    return choice, rounds
+    return choice, calls, rounds
+
+
+def _repeat_drifted(run: _Run, pieces: Mapping[str, Call], networks: Mapping[str, Call]) -> None:
+    """Measure again what was measured while the machine was not itself; the time is bounded."""
+    phases = (
+        ("operation", pieces, run.bench.time_piece),
+        ("network", networks, run.bench.time_network),
+    )
+    total = run.operation_plan.seconds + run.network_plan.seconds
+    if not any(spoilt_visits(phase, run.log) for phase, _, _ in phases):
+        return
+    if not run.anchor.wait_until_quiet(_WAIT_SHARE * total):
+        run.progress.say("the machine is still off its level: what drifted counts as it is")
+        return
+    for phase, calls, measure in phases:
+        if count := spoilt_visits(phase, run.log):
+            with run.progress.phase(f"{count} {phase} measurements again, after drift") as step:
+                seconds = 0.5 * _REPEAT_SHARE * total
+                repeat(phase, calls, measure, run.log, seconds, step, between=run.anchor.occasion)
 
 
 def _estimate(run: _Run, calls: Mapping[str, Call]) -> str:

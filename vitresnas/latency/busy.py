@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -49,6 +50,19 @@ def busy_warning(other_cpus: float | None) -> str | None:
 def load_average() -> float | None:
     """Of the last minute, ours included."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def waiting_processes() -> int | None:
+    """Threads of others that run or want to, at this moment; None where the system is silent.
+
+    Under real-time priority they are kept waiting, so their CPU time alone would not show them.
+    """
+    try:
+        text = Path("/proc/stat").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(r"^procs_running (\d+)", text, re.MULTILINE)
+    return max(int(found[1]) - 1, 0) if found else None  # one of them is asking
 
 
 def _busy_seconds() -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from random import Random
 from typing import TypeVar
 
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 from vitresnas.errors import InputError
 from vitresnas.latency.priority import measuring_priority
 from vitresnas.latency.runtime import DTYPES, Call, prepare, refuse_runtime
+from vitresnas.latency.stable import settle
 from vitresnas.latency.statistics import Clock, Measurement, relative_width
-from vitresnas.latency.timer import timer_for
+from vitresnas.latency.timer import Timer, timer_for
 
 Name = TypeVar("Name", bound=Hashable)
 
 _ROUNDS_BETWEEN_CHECKS = 5
+_WARM_UP_SECONDS = 0.5  # at most, for each network: kernels, memory, clocks and threads settle
 
 
 def time_interleaved(
@@ -67,7 +70,7 @@ def time_interleaved(
             for name, network in networks.items()
         }
         for call in calls.values():
-            call()  # allocator, kernel choice and thread pool settle before anything counts
+            settle(partial(_wall, timer, call), _WARM_UP_SECONDS, least=2, clock=clock)
         begin = clock()
         for round_ in range(1, maximum_rounds + 1):
             _one_round(calls, timer.network, samples, rng)
@@ -92,6 +95,10 @@ def _one_round(
     for name in order:
         calls[name]()  # brings this network's weights back into the caches
         samples[name].append(measure(calls[name])[0])
+
+
+def _wall(timer: Timer, call: Call) -> float:
+    return timer.network(call)[0]
 
 
 def _narrow(round_: int, samples: Mapping[Name, list[float]], precision: float) -> bool:

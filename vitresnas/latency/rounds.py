@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from vitresnas.latency.drift import drifted
 from vitresnas.latency.partial import PartialLog, Visit
 from vitresnas.latency.progress import Step
 from vitresnas.latency.runtime import Call
+from vitresnas.latency.statistics import Clock, p10_width
 
 Measure = Callable[[Call], tuple[float, float]]
+
+REPEATS = 1000  # rounds from here on repeat what drift had spoilt
+_LEAST_CLEAN = 3  # samples outside drifted stretches, to do without those inside
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many rounds a phase takes: between two bounds, as many as fit into `seconds`."""
+    """How many rounds a phase takes: between two bounds, as many as fit into `seconds`.
+
+    An item leaves the rounds once the 95 % interval of its price is narrower than `precision`.
+    """
 
     minimum_rounds: int
     maximum_rounds: int
     seconds: float
+    precision: float = 0.0
 
     def expected_seconds(self, one_round: float) -> float:
         return min(
@@ -32,6 +41,9 @@ class Plan:
             rounds >= self.minimum_rounds and spent >= self.seconds
         )
 
+    def narrow(self, samples: Sequence[float]) -> bool:
+        return len(samples) >= self.minimum_rounds and p10_width(samples) < self.precision
+
 
 def run_rounds(
     phase: str,
@@ -40,27 +52,116 @@ def run_rounds(
     log: PartialLog,
     plan: Plan,
     step: Step,
+    *,
+    between: Callable[[], object] = lambda: None,
+    clock: Clock = time.perf_counter,
 ) -> int:
     """Visit every call once per round, skipping what the log holds already; returns the rounds.
 
-    When to stop depends on logged times alone, so a run that was killed stops where it would have.
+    `between` is called before every visit (the anchor's occasion); what it takes is not counted.
+    When to stop, and which items are narrow enough to be left out, depends on logged times alone:
+    a run that was killed goes on as it would have.
     """
     rounds = 0
-    while not plan.enough(rounds, log.seconds(phase, rounds)):
-        order = list(calls)
+    visit = _Visitor(phase, calls, measure, log, between, clock)
+    wanted = list(calls)
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    while wanted and not plan.enough(rounds, log.seconds(phase, rounds)):
+        order = list(wanted)
         Random(f"{phase} {rounds}").shuffle(order)
-        last = time.perf_counter()
         for position, item in enumerate(order):
-            if not log.has(phase, rounds, item):
-                host, device = measure(calls[item])
-                now = time.perf_counter()
-                # From visit to visit, so that logging counts as time spent too.
-                log.record(Visit(phase, rounds, item, host, device, round(now - last, 6)))
-                last = now
+            visit(rounds, item)
+            samples[item].append(log.visits[phase, rounds, item].host)
             done = rounds + (position + 1) / len(order)
             step(_fraction(plan, done, log.seconds(phase, rounds + 1)), f"round {rounds + 1}")
+        wanted = [item for item in wanted if not plan.narrow(samples[item])]
         rounds += 1
     return rounds
+
+
+def repeat(
+    phase: str,
+    calls: Mapping[str, Call],
+    measure: Measure,
+    log: PartialLog,
+    seconds: float,
+    step: Step,
+    *,
+    between: Callable[[], object] = lambda: None,
+    clock: Clock = time.perf_counter,
+) -> int:
+    """Take again, for at most `seconds`, what was measured in drifted stretches; how many it took.
+
+    Once per spoilt measurement, in rounds that every item with one takes part in.
+    """
+    spoilt = {item: len(visits) for item, visits in _spoilt(phase, log).items() if item in calls}
+    visit = _Visitor(phase, calls, measure, log, between, clock)
+    total, taken, begin = sum(spoilt.values()), 0, clock()
+    for turn in range(max(spoilt.values(), default=0)):
+        order = [item for item, count in spoilt.items() if count > turn]
+        Random(f"{phase} again {turn}").shuffle(order)
+        for item in order:
+            if clock() - begin >= seconds:
+                return taken
+            visit(REPEATS + turn, item)
+            taken += 1
+            step(max(taken / total, min((clock() - begin) / seconds, 1.0)), "taken again")
+    return taken
+
+
+def kept(phase: str, log: PartialLog) -> dict[str, list[Visit]]:
+    """The visits that count: those outside drifted stretches, or all where too few are."""
+    stretches = drifted(log.readings)
+    found = {}
+    for item, visits in log.by_item(phase).items():
+        clean = [visit for visit in visits if not log.inside(visit, stretches)]
+        found[item] = clean if len(clean) >= min(_LEAST_CLEAN, len(visits)) else visits
+    return found
+
+
+def _spoilt(phase: str, log: PartialLog) -> dict[str, list[Visit]]:
+    """First-time visits inside drifted stretches, by item."""
+    stretches = drifted(log.readings)
+    found = {
+        item: [v for v in visits if v.round < REPEATS and log.inside(v, stretches)]
+        for item, visits in log.by_item(phase).items()
+    }
+    return {item: visits for item, visits in found.items() if visits}
+
+
+def spoilt_visits(phase: str, log: PartialLog) -> int:
+    """How many first-time visits of a phase lie in drifted stretches."""
+    return sum(len(visits) for visits in _spoilt(phase, log).values())
+
+
+class _Visitor:
+    """Measures one item and logs it, unless the log holds that visit already."""
+
+    def __init__(
+        self,
+        phase: str,
+        calls: Mapping[str, Call],
+        measure: Measure,
+        log: PartialLog,
+        between: Callable[[], object],
+        clock: Clock,
+    ) -> None:
+        self._phase, self._calls, self._measure, self._log = phase, calls, measure, log
+        self._between, self._clock = between, clock
+        self._last = clock()
+
+    def __call__(self, round_: int, item: str) -> None:
+        if self._log.has(self._phase, round_, item):
+            return
+        begin = self._clock()
+        self._between()
+        self._last += self._clock() - begin
+        host, device = self._measure(self._calls[item])
+        now = self._clock()
+        # From visit to visit, so that logging counts as time spent too.
+        seconds = round(now - self._last, 6)
+        self._log.record(Visit(self._phase, round_, item, host, device, seconds))
+        self._last = now
 
 
 def _fraction(plan: Plan, done: float, spent: float) -> float:

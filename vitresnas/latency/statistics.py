@@ -10,6 +10,7 @@ its 95 % interval instead: what a user will see, disturbances included.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,11 @@ class Measurement:
     def interval_95(self) -> tuple[float, float]:
         """95 % interval of the median."""
         return interval_95(self.samples_milliseconds)
+
+    @property
+    def p99(self) -> float:
+        """What one call in a hundred exceeds: what batch 1 is judged by. Needs many samples."""
+        return float(np.quantile(self.samples_milliseconds, 0.99))
 
     def images_per_second(self, batch_size: int) -> float:
         """By the median."""
@@ -94,6 +100,21 @@ def relative_width(samples: Sequence[float]) -> float:
     """Width of the 95 % interval over the median."""
     low, high = interval_95(samples)
     return (high - low) / float(np.median(samples))
+
+
+def p10_width(samples: Sequence[float]) -> float:
+    """Width of the 95 % interval of the tenth percentile over that percentile.
+
+    Without assumptions, by order statistics: the smallest sample is its lower end, and the upper
+    end is the k-th, where k - 1 or fewer of n samples fall below the percentile 39 times in 40.
+    """
+    ordered = sorted(samples)
+    size, below = len(ordered), 0.0
+    for k in range(1, size + 1):
+        below += math.comb(size, k - 1) * 0.1 ** (k - 1) * 0.9 ** (size - k + 1)
+        if below >= 0.975:
+            return (ordered[k - 1] - ordered[0]) / float(np.quantile(ordered, 0.1))
+    return math.inf
 
 
 Clock = Callable[[], float]

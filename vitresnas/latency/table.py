@@ -6,24 +6,29 @@ time would win searches. Reading and pricing need no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vitresnas.errors import FileFormatError, MismatchError, MissingLatency
 from vitresnas.files import Fields, JsonObject, read_json, write_json
 from vitresnas.latency.calibration import Calibration
 from vitresnas.latency.condition import Condition
+from vitresnas.latency.drift import Drift
 from vitresnas.latency.timing import Timing
 from vitresnas.latency.validation import Validation
 from vitresnas.space.architecture import Architecture
 from vitresnas.space.operations import Operation, operation_from_json, operations
 
 KIND = "latency_table"
+VERSION = 2
+
+SINCE_VERSION_2 = ("drift",)
 
 Entry = tuple[Operation, Timing]
+Optional = TypeVar("Optional")
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class LatencyTable:
     validation_uniform: Validation
     circumstances: JsonObject = field(hash=False)
     environment: JsonObject = field(hash=False)
+    drift: Drift | None = None
 
     def milliseconds(self, architecture: Architecture) -> float:
         """Predicted time of one batch. Raises MissingLatency for a piece that is not priced."""
@@ -77,6 +83,7 @@ class LatencyTable:
             "validation_uniform": self.validation_uniform.to_json(),
             "circumstances": self.circumstances,
             "environment": self.environment,
+            "drift": self.drift and self.drift.to_json(),
         }
 
     @classmethod
@@ -92,6 +99,7 @@ class LatencyTable:
             ),
             circumstances=_free_object(reader, "circumstances"),
             environment=_free_object(reader, "environment"),
+            drift=_optional(reader, "drift", Drift.from_json, where),
         )
         reader.done()
         if len(table._by_operation) != len(table.entries):
@@ -101,7 +109,7 @@ class LatencyTable:
 
 def load_tables(path: str | Path) -> tuple[LatencyTable, ...]:
     """Every condition of a file. Raises InputError or FileFormatError."""
-    reader = Fields(read_json(path, KIND), str(path))
+    reader = Fields(read_json(path, KIND, VERSION, {1: _from_version_1}), str(path))
     tables = reader.items("conditions", LatencyTable.from_json)
     reader.done()
     if not tables:
@@ -117,7 +125,7 @@ def save_tables(path: str | Path, tables: Sequence[LatencyTable]) -> None:
     for index, condition in enumerate(conditions):
         if LatencyTable.from_json(condition, f"condition {index}") != tables[index]:
             raise ValueError(f"condition {index} does not read back as it was written")
-    write_json(path, KIND, {"conditions": conditions})
+    write_json(path, KIND, {"conditions": conditions}, VERSION)
 
 
 def merge_tables(tables: Sequence[LatencyTable], new: LatencyTable) -> tuple[LatencyTable, ...]:
@@ -199,6 +207,24 @@ def _entry_from_json(value: object, where: str) -> Entry:
     timing = Timing.take(reader, where)
     reader.done()
     return operation, timing
+
+
+def _from_version_1(document: JsonObject) -> JsonObject:
+    """Version 1 knew nothing of what version 2 may hold; nothing else changed."""
+    conditions = document.get("conditions")
+    if isinstance(conditions, list):
+        for condition in conditions:
+            if isinstance(condition, dict):
+                condition.update(dict.fromkeys(SINCE_VERSION_2))
+    return document
+
+
+def _optional(
+    reader: Fields, name: str, parse: Callable[[object, str], Optional], where: str
+) -> Optional | None:
+    """A part that only some tables have; null where it was not measured."""
+    value = reader.take(name, default=None)
+    return None if value is None else parse(value, f"{where}, {name}")
 
 
 def _free_object(reader: Fields, name: str) -> JsonObject:

@@ -1,0 +1,199 @@
+"""Drift: did the machine itself change speed while it was measured? Told by an anchor workload.
+
+The anchor is the same small work again and again, all through a run. Its level is the middle of
+the tightest third of all readings, of the fastest one where several are as tight: what the machine
+does when nothing disturbs it, also where half of the run was disturbed. A stretch in which the
+anchor stays off that level by more than its noise is *drifted*; single outliers are left to the
+quantiles. Whatever was measured inside a drifted stretch is measured again (`rounds.repeat`).
+No torch in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from vitresnas.errors import FileFormatError
+from vitresnas.files import Fields, JsonObject
+from vitresnas.latency.timing import positive
+
+SMOOTHED = 5  # readings under one running median
+LEAST_READINGS = 8  # fewer tell nothing
+LEAST_DEPARTURE = 0.05  # a departure below 5 % disturbs no price worth repeating
+_SIGMAS = 3.0
+_STRETCH_READINGS = 3
+_AS_TIGHT = 2.0  # times the width of the tightest third
+_TIGHT = 0.01  # thirds as narrow as this are all tight
+_THIRD_OF_A_NORMAL = 0.8615  # sigmas between the tertiles of a normal distribution
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reading of the anchor, `at` seconds of measuring into the run, in milliseconds.
+
+    `waiting`: processes of others that wanted a CPU at that moment; None where nobody tells.
+    """
+
+    at: float
+    host: float
+    device: float
+    waiting: int | None = None
+
+    def to_json(self) -> list[float | int | None]:
+        return [self.at, self.host, self.device, self.waiting]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Seconds of measuring in which the anchor was off its level, by `percent` in the middle."""
+
+    begin: float
+    end: float
+    percent: float
+
+    def holds(self, at: float) -> bool:
+        return self.begin < at <= self.end
+
+
+def level_and_noise(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The middle of the tightest third, and the standard deviation that third speaks of."""
+    ordered = np.sort(np.asarray(values, dtype=float))
+    third = max(len(ordered) // 3, 2)
+    # Relative widths: a machine half as fast is twice as rough.
+    widths = ordered[third - 1 :] / ordered[: len(ordered) - third + 1] - 1.0
+    first = int(np.argmax(widths <= max(_AS_TIGHT * widths.min(), _TIGHT)))
+    end = first + int(np.argmin(widths[first : first + third])) + third
+    level = float(np.median(ordered[end - third : end]))
+    return level, level * float(widths[end - third]) / _THIRD_OF_A_NORMAL
+
+
+def drifted(readings: Sequence[Reading]) -> tuple[Stretch, ...]:
+    """Where the anchor departs, in host or in device time, in order and without overlaps."""
+    if len(readings) < LEAST_READINGS:
+        return ()
+    off = np.zeros(len(readings))
+    for channel in ("host", "device"):
+        values = np.array([getattr(reading, channel) for reading in readings])
+        departure = _departure(values)
+        off = np.where(np.abs(departure) > np.abs(off), departure, off)
+    stretches = []
+    last = len(readings) - 1
+    for is_off, group in groupby(range(len(readings)), key=lambda index: bool(off[index])):
+        found = list(group)
+        if not is_off or len(found) < _STRETCH_READINGS:
+            continue
+        # The change happened somewhere between two readings: both ends are given to the stretch.
+        begin = readings[found[0] - 1].at if found[0] else -1.0
+        end = readings[min(found[-1] + 1, last)].at if found[-1] < last else float("inf")
+        stretches.append(Stretch(begin, end, 100.0 * float(np.median(off[found]))))
+    return tuple(stretches)
+
+
+def _departure(values: np.ndarray) -> np.ndarray:
+    """Relative distance of the running median from the level; 0 within the noise."""
+    level, noise = level_and_noise(values)
+    half = SMOOTHED // 2
+    smooth = np.array(
+        [np.median(values[max(i - half, 0) : i + half + 1]) for i in range(len(values))]
+    )
+    departure = smooth / level - 1.0
+    bound = max(LEAST_DEPARTURE, _SIGMAS * noise / level)
+    return np.where(np.abs(departure) > bound, departure, 0.0)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What the anchor said about one run, as tables keep it.
+
+    `repeated` of `measured` measurements lay in drifted stretches and were taken again; `left`
+    could not be, within the time allowed, and count as they are.
+    """
+
+    readings: tuple[Reading, ...]
+    stretches: tuple[Stretch, ...]
+    measured: int
+    repeated: int
+    left: int
+
+    @property
+    def share_repeated(self) -> float:
+        return self.repeated / self.measured if self.measured else 0.0
+
+    def __str__(self) -> str:
+        if len(self.readings) < LEAST_READINGS:
+            return "drift: too short a run to tell"
+        level, noise = level_and_noise([reading.host for reading in self.readings])
+        anchor = f"anchor {level:.3f} ms, noise {100.0 * noise / level:.1f} %"
+        if not self.stretches:
+            return f"drift: none ({anchor}){self._crowd()}"
+        end = self.readings[-1].at
+        seconds = sum(min(one.end, end) - max(one.begin, 0.0) for one in self.stretches)
+        worst = max((one.percent for one in self.stretches), key=abs)
+        left = f", {self.left} could not be and count as they are" if self.left else ""
+        return (
+            f"drift: the machine was off its level for {seconds:.0f} of {end:.0f} s, by up to "
+            f"{worst:+.0f} % ({anchor}); {self.repeated} of {self.measured} measurements were "
+            f"taken again{left}{self._crowd()}"
+        )
+
+    def _crowd(self) -> str:
+        """Others that wanted a CPU, whether or not they got one."""
+        known = [reading.waiting for reading in self.readings if reading.waiting is not None]
+        share = float(np.mean([waiting > 0 for waiting in known])) if known else 0.0
+        if share < 0.1:
+            return ""
+        return f"; other processes wanted a CPU during {share:.0%} of the run"
+
+    def to_json(self) -> JsonObject:
+        return {
+            "readings": [reading.to_json() for reading in self.readings],
+            "stretches": [[_edge(s.begin), _edge(s.end), s.percent] for s in self.stretches],
+            "measured": self.measured,
+            "repeated": self.repeated,
+            "left": self.left,
+        }
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> Drift:
+        reader = Fields(value, where)
+        drift = cls(
+            readings=reader.items("readings", _reading),
+            stretches=reader.items("stretches", _stretch),
+            measured=reader.integer("measured", minimum=0),
+            repeated=reader.integer("repeated", minimum=0),
+            left=reader.integer("left", minimum=0),
+        )
+        reader.done()
+        return drift
+
+
+def _edge(seconds: float) -> float | None:
+    """The ends of a run are not known numbers: nothing was read before or after them."""
+    return seconds if 0.0 <= seconds < float("inf") else None
+
+
+def _reading(value: object, where: str) -> Reading:
+    if not isinstance(value, list) or len(value) != 4:
+        raise FileFormatError(f"{where} is {value!r}, expected [seconds, host, device, waiting]")
+    fields = Fields(dict(zip(("at", "host", "device", "waiting"), value, strict=True)), where)
+    return Reading(
+        fields.number("at", minimum=0.0),
+        positive(fields, "host"),
+        positive(fields, "device"),
+        None if value[3] is None else fields.integer("waiting", minimum=0),
+    )
+
+
+def _stretch(value: object, where: str) -> Stretch:
+    if not isinstance(value, list) or len(value) != 3:
+        raise FileFormatError(f"{where} is {value!r}, expected [begin, end, percent]")
+    begin, end, percent = value
+    fields = Fields({"begin": begin, "end": end, "percent": percent}, where)
+    return Stretch(
+        -1.0 if begin is None else fields.number("begin", minimum=0.0),
+        float("inf") if end is None else fields.number("end", minimum=0.0),
+        fields.number("percent"),
+    )
