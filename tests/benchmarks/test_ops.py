@@ -1,39 +1,53 @@
-"""How long one call of each op takes: `pytest tests/benchmarks --benchmark-enable`.
+"""How long a call of each op takes, ours by backend beside plain torch, on the CPU.
 
-For watching a change while working; the numbers that are reported come from bench/kernels.py.
+    pytest tests/benchmarks --benchmark-enable --benchmark-autosave             before a change
+    pytest tests/benchmarks --benchmark-enable --benchmark-compare              after it
+
+The cases are those of bench/kernels.py in float32 at mean widths, with few images: numbers that are
+reported come from there, where rivals take turns on cold caches. Without --benchmark-enable every
+case runs once, and ours is checked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 
-from vitresnas.ops.dispatch import reasons, use_backend
-from vitresnas.ops.masked_layer_norm import OP, masked_layer_norm, reference
+from kernel_cases.measure import TIMED, TOLERANCE, disagreement, on_backend, works
+from kernel_cases.work import Work
+from vitresnas.ops import dispatch
 
-SHAPES = [(8, 257, 256), (8, 65, 512), (8, 17, 1024)]  # the three stages
+IMAGES = 2
 
 
-@pytest.mark.parametrize("backward", [False, True], ids=["forward", "forward-and-backward"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("backend", ["cpp", "reference"])
-def test_masked_layer_norm(benchmark, backend, shape, backward):
-    x = torch.randn(shape)
-    if why := reasons(OP, backend, (x,)):
+def cases() -> Iterator[Any]:
+    for op in TIMED:
+        for work in works(op, IMAGES, torch.device("cpu")):
+            if work.dtype != "fp32":
+                continue
+            backends = [
+                b.name for b in dispatch.find(op).backends if b.name in ("cpp", "reference")
+            ]
+            shape = "x".join(map(str, work.shape))
+            head = "-".join(filter(None, (op, work.case, work.direction, shape)))
+            for rival in (*backends, *work.baselines):
+                yield pytest.param(work, rival, id=f"{head}-{rival.replace(' ', '-')}")
+
+
+@pytest.mark.parametrize(("work", "rival"), [*cases()])
+def test_one_call(benchmark, work: Work, rival: str):
+    torch.manual_seed(0)
+    s = work.draw()
+    if rival in work.baselines:
+        call = work.baselines[rival]
+    elif why := dispatch.reasons(dispatch.find(work.op), rival, (s["x"],)):
         pytest.skip("; ".join(why))
-    x.requires_grad_(backward)
-    weight = torch.randn(shape[-1], requires_grad=backward)
-    bias = torch.randn(shape[-1], requires_grad=backward)
-    widths = torch.tensor([shape[-1], shape[-1] // 2], dtype=torch.int32)
-    dy = torch.randn(shape)
-
-    def call():
-        y = masked_layer_norm(x, weight, bias, widths)
-        return torch.autograd.grad(y, (x, weight, bias), dy)[0] if backward else y
-
-    with use_backend(backend):
-        result = benchmark(call)
-    # A benchmark of a wrong answer is worth nothing.
-    y = reference(x, weight, bias, widths)
-    expected = torch.autograd.grad(y, x, dy)[0] if backward else y
-    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+    else:
+        call = on_backend(rival, work.ours)
+        # A benchmark of a wrong answer is worth nothing.
+        assert disagreement(call(s), work.truth(s)) < TOLERANCE[work.dtype]
+    benchmark.group = f"{work.op} {work.case} {work.direction} {work.shape}"
+    benchmark(call, s)
