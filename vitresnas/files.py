@@ -237,6 +237,19 @@ def from_text(
     return document
 
 
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """The kind that a file of ours says it is; it is not otherwise checked. Raises InputError."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))["schema"].split("/")
+        if len(found) == 3 and found[0] == "vitresnas":
+            return str(found[1])
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}: check the name") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        pass
+    raise FileFormatError(f'{path} does not begin with a "vitresnas/..." schema: it is not ours')
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 

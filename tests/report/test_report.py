@@ -1,0 +1,142 @@
+"""A report is one well-formed page that needs nothing else and shows what the file holds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from vitresnas.latency.table import load_tables
+from vitresnas.report import render_report
+from vitresnas.report.__main__ import main
+from vitresnas.report.chart import Axis, Chart, Point, Series, number
+from vitresnas.search.result import SearchResult
+
+RESULTS = Path(__file__).parents[2] / "bench" / "results" / "cpu-xeon-2core"
+TABLE, SEARCH = RESULTS / "latency_table_digits.json", RESULTS / "search_digits_2x.json"
+VOID = {"meta", "circle", "path", "rect", "br", "i"}
+
+
+class Page(HTMLParser):
+    """What is on the page; complains about tags that are left open or closed twice."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.points: list[dict[str, str | None]] = []
+        self.links: list[str] = []
+        self.feed(html)
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = dict(attributes)
+        self.links += [v for k, v in attributes if k in ("src", "href") and v]
+        if "point" in (found.get("class") or ""):
+            self.points.append(found)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def test_a_latency_page_shows_every_network_and_every_piece():
+    html = render_report(TABLE)
+    page, (table,) = Page(html), load_tables(TABLE)
+    keys = [point["data-key"] for point in page.points if point["data-key"]]
+    networks = (*table.validation.pairs, *table.validation_uniform.pairs)
+    for pair in networks:
+        assert keys.count(pair.architecture.id) >= 2  # in two charts, tied together by its id
+    pieces = [p for p in page.points if "MACs per image" in (p["data-text"] or "")]
+    assert len(pieces) == len(table.entries)
+    assert not page.links and "http" not in html.replace("http://www.w3.org", "")
+    assert f"{table.validation.mean_absolute_percentage_error:.1f} % on average" in html
+
+
+def test_a_search_page_shows_every_candidate_and_the_winner():
+    html = render_report(SEARCH)
+    page, result = Page(html), SearchResult.load(SEARCH)
+    keys = {point["data-key"] for point in page.points}
+    assert {candidate.id for candidate in result.history} <= keys
+    stars = [p for p in page.points if "star" in (p["class"] or "")]
+    assert [p["data-key"] for p in stars] == [result.best.candidate.id]
+    assert not page.links
+
+
+def test_the_command_writes_one_file_beside_its_source(tmp_path, capsys):
+    copy = tmp_path / "latency_table.json"
+    copy.write_bytes(TABLE.read_bytes())
+    assert main([str(copy)]) == 0
+    assert (tmp_path / "latency_table.html").read_text() == render_report(copy)
+    assert main([str(tmp_path), "--out", str(tmp_path / "x.html")]) == 0
+    assert "open it in a browser" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "latency_table.html",
+        "latency_table.json",
+        "x.html",
+    ]
+
+
+def test_text_from_files_cannot_become_markup():
+    mark = Point(1.0, 2.0, '"><script>alert(1)</script>', "<b>")
+    chart = Chart("<i>", Axis("<x>"), Axis("y"), (Series("<s>", (mark,)),), note="<n>")
+    html = chart.svg()
+    for tag in ("<script>", "<i>", "<x>", "<s>", "<n>", "<b>"):
+        assert tag not in html
+    Page(html)
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("values", [(1.0,), (3.0, 3.0), (1e-6, 1e6), (0.1, 0.11)])
+def test_every_mark_lies_within_the_axes(values, log):
+    points = tuple(Point(v, v) for v in values)
+    chart = Chart("t", Axis("x", log=log), Axis("y", log=log), (Series("s", points),))
+    for mark in Page(chart.svg()).points:
+        assert 72 <= float(mark["cx"] or 0) <= 624 and 16 <= float(mark["cy"] or 0) <= 368
+
+
+def test_numbers_are_short():
+    assert [number(v) for v in (0.12345, 1782630272, 4579418, 12345, 999)] == [
+        "0.1235", "1.783G", "4.579M", "12.35k", "999",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: p / "missing.json", "there is no file"),
+        (lambda p: p, "holds neither of search_result.json, latency_table.json"),
+        (lambda p: _write(p, "{}"), "it is not ours"),
+        (lambda p: _write(p, '{"schema": "vitresnas/architecture/1"}'), "has no report"),
+        (lambda p: _write(p, TABLE.read_text()[:5000]), "it is not ours"),
+        (lambda p: _write(p, TABLE.read_text().replace("eager", "compile")), "checksum"),
+    ],
+)
+def test_what_has_no_report_is_one_sentence(make, words, tmp_path, capsys):
+    assert main([str(make(tmp_path))]) == 2
+    said = capsys.readouterr().err
+    assert words in said and len(said.splitlines()) == 1
+
+
+def test_reports_need_no_torch():
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from vitresnas.report import render_report\n"
+        f"assert render_report({str(TABLE)!r})"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def _write(folder: Path, content: str) -> Path:
+    path = folder / "latency_table.json"
+    path.write_text(content)
+    return path

@@ -1,0 +1,40 @@
+"""Which page a path gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vitresnas.errors import InputError
+from vitresnas.files import kind_of
+from vitresnas.latency.table import load_tables
+from vitresnas.report.latency import latency_page
+from vitresnas.report.search import search_page
+from vitresnas.search.result import SearchResult
+
+FILES = ("search_result.json", "latency_table.json")
+
+
+def render_report(path: str | Path) -> str:
+    """The HTML page of a latency table, a search result, or a directory that holds one.
+
+    Raises InputError for anything else, FileFormatError for a damaged file.
+    """
+    found = _file(Path(path))
+    kind = kind_of(found)
+    if kind == "latency_table":
+        return latency_page(load_tables(found), str(path))
+    if kind == "search_result":
+        return search_page(SearchResult.load(found), str(path))
+    raise InputError(
+        f"{found} is a {kind} file, which has no report: name a latency table, a search result, "
+        "or a directory with one"
+    )
+
+
+def _file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in FILES:
+        if (path / name).is_file():
+            return path / name
+    raise InputError(f"{path} holds neither of {', '.join(FILES)}: name the file itself")
