@@ -214,3 +214,38 @@ def reduction_scatter(
 def reduction_skip(
     dtype: int, threads: int, sizes: Sequence[int], dout: int, dx: int, /
 ) -> int: ...
+def variable_attention_scratch(tokens: int, head_dim: int, /) -> int: ...
+def variable_attention_forward(
+    qkv: int,
+    out: int,
+    lse: int,
+    dtype: int,
+    images: int,
+    tokens: int,
+    most_heads: int,
+    head_dim: int,
+    groups: int,
+    heads: int,
+    scale: float,
+    scratch: int,
+    threads: int,
+    /,
+) -> int: ...
+def variable_attention_backward(
+    dout: int,
+    qkv: int,
+    out: int,
+    lse: int,
+    dqkv: int,
+    dtype: int,
+    images: int,
+    tokens: int,
+    most_heads: int,
+    head_dim: int,
+    groups: int,
+    heads: int,
+    scale: float,
+    scratch: int,
+    threads: int,
+    /,
+) -> int: ...

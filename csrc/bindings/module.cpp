@@ -10,4 +10,5 @@ PYBIND11_MODULE(_C, m) {
     bind_token_sums(m);
     bind_variable_patch_embedding(m);
     bind_variable_reduction(m);
+    bind_variable_attention(m);
 }

@@ -1,4 +1,4 @@
 """What models call: one op per file, each with its plain-torch reference and its fast backends."""
 
-OPS = ("masked_layer_norm",)
+OPS = ("masked_layer_norm", "variable_attention")
 """Every op, by the name of its module; `vitresnas env` and the benchmarks walk this list."""
