@@ -256,6 +256,17 @@ def test_a_table_of_another_device_runtime_or_space_is_refused(
     assert code == 2 and named in complaint
 
 
+def test_the_winner_is_proved_in_the_table_s_runtime(search_kit, tmp_path, capsys, compilations):
+    table = search_kit.write_table("compiled.json", runtime="compile", threads=1)
+    arguments = [*search_kit.arguments, "--latency-table", table, "--runtime", "compile"]
+    arguments += ["--throughput-target", "1.05x", "--out", str(tmp_path / "out"), "--json"]
+    code = main(arguments)
+    document = json.loads(capsys.readouterr().out)
+    assert (code, document["verdict"]) in {(0, "met"), (4, "missed")}  # planted prices
+    assert document["target"]["runtime"] == "compile"
+    assert len(compilations) > 10 and document["rounds"]
+
+
 def test_a_foreign_table_that_is_accepted_leaves_the_verdict_unproven(search_kit, tmp_path, capsys):
     table = search_kit.write_table("foreign.json", device="Abacus 3000")
     arguments = [*search_kit.arguments, "--latency-table", table, "--accept-foreign-table"]

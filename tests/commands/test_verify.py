@@ -38,6 +38,13 @@ def test_it_completes_the_verdict_on_the_card_and_leaves_the_weights(model, caps
     load_model(model)
 
 
+def test_another_runtime_is_timed_and_told(model, capsys, compilations):
+    assert main([str(model), "--runtime", "compile"]) == 0
+    assert compilations and read_card(model)["target"]["runtime"] == "compile"
+    assert main([str(model), "--runtime", "cuda-graph", "--device", "cpu"]) == 2
+    assert "NVIDIA GPU" in capsys.readouterr().err
+
+
 def test_the_folder_of_a_search_stands_for_its_model(model):
     assert main([str(model.parent)]) == 0
     assert read_card(model)["verdict"] == "met"

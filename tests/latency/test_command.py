@@ -55,6 +55,18 @@ def test_a_table_is_measured_written_and_summed_up(space_file, small_space, tmp_
     assert [table.condition.dtype for table in load_tables(out)] == ["bf16", "fp32"]
 
 
+def test_a_compiled_table_compiles_every_operation_once(
+    space_file, small_space, tmp_path, capsys, compilations
+):
+    out = tmp_path / "table.json"
+    assert main(_arguments(space_file, out, "--runtime", "compile", "--threads", "1")) == 0
+    # The whole networks that calibrate and validate are made of the same compiled pieces.
+    assert len(compilations) == len(small_space.operations())
+    (table,) = load_tables(out)
+    assert table.condition.runtime == "compile"
+    assert "compiling" in capsys.readouterr().err
+
+
 def _wait_for_lines(path, count, process):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -116,7 +128,6 @@ def test_a_full_disk_ends_with_one_sentence_and_leaves_the_earlier_table(
     [
         (("--space", "hyperspace"), "hyperspace"),
         (("--runtime", "cuda-graph", "--device", "cpu"), "NVIDIA GPU"),
-        (("--runtime", "compile"), "cannot be measured yet"),
         (("--batch-size", "0"), "batch_size is 0"),
         (("--batch-size", "many"), "many"),
         (("--dtype", "fp64"), "fp64"),

@@ -98,7 +98,6 @@ def test_real_time_is_told_in_milliseconds():
     ("options", "complaint"),
     [
         ({"runtime": "cuda-graph"}, "NVIDIA GPU"),
-        ({"runtime": "compile"}, "eager"),
         ({"dtype": "fp64"}, "bf16"),
     ],
 )

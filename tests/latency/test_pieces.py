@@ -15,32 +15,24 @@ from vitresnas.models.pieces import (
     MlpHalf,
     build_piece,
     piece_input_shape,
+    pieces_of,
 )
 from vitresnas.space import Operation, operations
 
 
-def _modules(network):
-    """The network's own modules in the order of its operations."""
-    yield network.embedding
-    for stage in network.stages:
-        if stage.reduction is not None:
-            yield stage.reduction
-        for block in stage.blocks:
-            yield block
-            yield block
-    yield network
-
-
-def _with_weights(piece, module):
+def _with_weights(piece, original):
+    """A piece that was built alone, with the weights of the same piece of a network."""
     if isinstance(piece, AttentionHalf):
-        piece.block.norm1, piece.block.attention = module.norm1, module.attention
+        block = original.block
+        piece.block.norm1, piece.block.attention = block.norm1, block.attention
     elif isinstance(piece, MlpHalf):
-        piece.block.norm2, piece.block.mlp = module.norm2, module.mlp
+        piece.block.norm2, piece.block.mlp = original.block.norm2, original.block.mlp
     elif isinstance(piece, ClassifierEnd):
-        piece.network.norm, piece.network.head = module.norm, module.head
-        piece.network.distillation_head = module.distillation_head
+        network = original.network
+        piece.network.norm, piece.network.head = network.norm, network.head
+        piece.network.distillation_head = network.distillation_head
     else:
-        piece.load_state_dict(module.state_dict())
+        piece.load_state_dict(original.state_dict())
     return piece.eval()
 
 
@@ -52,12 +44,14 @@ def test_pieces_with_a_network_s_weights_compute_its_logits(small_space, prefix_
         architecture = space.sample(Random(seed))
         network = create_model(architecture).eval()
         images = torch.randn(3, 3, 8, 8)
-        x = images
+        x = y = images
         with torch.no_grad():
-            for operation, module in zip(operations(architecture), _modules(network), strict=True):
+            pieces = zip(operations(architecture), pieces_of(network), strict=True)
+            for operation, own_piece in pieces:
                 assert tuple(x.shape) == piece_input_shape(operation, 3)
-                x = _with_weights(build_piece(operation), module)(x)
+                x, y = _with_weights(build_piece(operation), own_piece)(x), own_piece(y)
             torch.testing.assert_close(x, network(images))
+            assert torch.equal(x, y)
 
 
 def test_every_operation_of_a_space_can_be_built_and_run(small_space):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from vitresnas.errors import InputError
 from vitresnas.latency.condition import Condition
+from vitresnas.latency.progress import Step
 from vitresnas.latency.runtime import DTYPES, Call, prepare
 from vitresnas.latency.timer import timer_for
 from vitresnas.latency.weights import SharedWeights
@@ -17,6 +18,10 @@ from vitresnas.models.pieces import build_piece, piece_input_shape
 from vitresnas.space.architecture import Architecture
 from vitresnas.space.operations import Operation, parameters
 from vitresnas.space.search_space import SearchSpace
+
+
+def _silent(fraction: float, detail: str) -> None:
+    pass
 
 
 class Bench:
@@ -30,9 +35,13 @@ class Bench:
         self._timer = timer_for(device)
         self.host_is_device = device.type == "cpu"
 
-    def pieces(self, operations: Iterable[Operation]) -> dict[str, Call]:
+    def pieces(self, operations: Sequence[Operation], step: Step = _silent) -> dict[str, Call]:
         """Calls by the name of the operation, each made once already."""
-        return {str(operation): self._piece(operation) for operation in operations}
+        calls: dict[str, Call] = {}
+        for operation in operations:
+            calls[str(operation)] = self._piece(operation)
+            step(len(calls) / len(operations), f"{len(calls)} of {len(operations)} operations")
+        return calls
 
     def networks(self, architectures: Iterable[Architecture]) -> dict[str, Call]:
         """Calls by the id of the architecture, each made once already."""
@@ -55,13 +64,15 @@ class Bench:
     def _piece(self, operation: Operation) -> Call:
         module = self._weights.build(lambda: build_piece(operation))
         x = self._input(piece_input_shape(operation, self._condition.batch_size))
-        return self._first_call(prepare(module, x, self._condition.runtime), str(operation))
+        runtime = self._condition.runtime
+        return self._first_call(lambda: prepare(module, x, runtime, operation), str(operation))
 
     def _network(self, architecture: Architecture) -> Call:
         module = self._weights.build(lambda: create_model(architecture))
         side = architecture.image_size
         x = self._input((self._condition.batch_size, architecture.channels, side, side))
-        return self._first_call(prepare(module, x, self._condition.runtime), "a whole network")
+        runtime = self._condition.runtime
+        return self._first_call(lambda: prepare(module, x, runtime), "a whole network")
 
     def _input(self, shape: tuple[int, ...]) -> Tensor:
         if shape not in self._inputs:
@@ -69,9 +80,10 @@ class Bench:
             self._inputs[shape] = values.to(self._device, self._dtype)
         return self._inputs[shape]
 
-    def _first_call(self, call: Call, name: str) -> Call:
+    def _first_call(self, make: Callable[[], Call], name: str) -> Call:
         """Run once: kernels are chosen and memory is got; what cannot run is found out now."""
         try:
+            call = make()
             call()
         except torch.OutOfMemoryError:
             raise InputError(

@@ -69,11 +69,13 @@ def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) 
     _earlier(out)
     run = _start(space, request, out, progress)
     watch, begin = Watch(), time.perf_counter()
-    with _timing_conditions(run) as priority:
-        run.anchor.warm_up()
-        pieces, operation_rounds = _time_operations(run)
-        choice, networks, network_rounds = _time_networks(run)
-        _repeat_drifted(run, pieces, networks)
+    with _timing_conditions(run):
+        pieces = _prepare_operations(run)  # compilers get no priority
+        with measuring_priority(run.condition.threads) as priority:
+            run.anchor.warm_up()
+            operation_rounds = _time_operations(run, pieces)
+            choice, networks, network_rounds = _time_networks(run)
+            _repeat_drifted(run, pieces, networks)
     other_cpus = watch.other_cpus()
     circumstances: JsonObject = {
         "seed": SEED,
@@ -170,11 +172,22 @@ def _start(space: SearchSpace, request: Request, out: Path, progress: Progress) 
     )
 
 
-def _time_operations(run: _Run) -> tuple[dict[str, Call], int]:
-    calls = run.bench.pieces(run.space.operations())
+def _prepare_operations(run: _Run) -> dict[str, Call]:
+    pieces = run.space.operations()
+    if run.condition.runtime != "compile":
+        return run.bench.pieces(pieces)
+    run.progress.say(
+        f"compiling {len(pieces)} operations, which takes seconds each; what was compiled here "
+        "before is reused, and so is what an interrupted run leaves"
+    )
+    with run.progress.phase("compiling") as step:
+        return run.bench.pieces(pieces, step)
+
+
+def _time_operations(run: _Run, calls: Mapping[str, Call]) -> int:
     run.progress.say(_estimate(run, calls))
     with run.progress.phase("operations") as step:
-        rounds = run_rounds(
+        return run_rounds(
             "operation",
             calls,
             run.bench.time_piece,
@@ -183,7 +196,6 @@ def _time_operations(run: _Run) -> tuple[dict[str, Call], int]:
             step,
             between=run.anchor.occasion,
         )
-    return calls, rounds
 
 
 def _time_networks(run: _Run) -> tuple[NetworkChoice, dict[str, Call], int]:
@@ -240,14 +252,13 @@ def _estimate(run: _Run, calls: Mapping[str, Call]) -> str:
 
 
 @contextlib.contextmanager
-def _timing_conditions(run: _Run) -> Iterator[str]:
-    """The condition's threads, no autograd, and as much priority as the system grants."""
+def _timing_conditions(run: _Run) -> Iterator[None]:
+    """The condition's threads, existing already so that priority reaches them, and no autograd."""
     before = torch.get_num_threads()
     torch.set_num_threads(run.condition.threads)
-    # The thread pool must exist before its threads can be raised.
     torch.randn(1 << 16).exp_()
     try:
-        with torch.inference_mode(), measuring_priority(run.condition.threads) as priority:
-            yield priority
+        with torch.inference_mode():
+            yield
     finally:
         torch.set_num_threads(before)

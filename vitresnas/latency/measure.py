@@ -7,6 +7,7 @@ machine that slows down slows all of them.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -64,11 +65,14 @@ def time_interleaved(
     images = images_BCHW.to(DTYPES[dtype])
     timer, rng = timer_for(images.device, clock), Random(seed)
     samples: dict[Name, list[float]] = {name: [] for name in networks}
-    with torch.inference_mode(), measuring_priority(torch.get_num_threads()) as priority:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
         calls = {
             name: prepare(_ready(network, images), images, runtime)
             for name, network in networks.items()
         }
+        # Only now: compilers get no priority.
+        priority = stack.enter_context(measuring_priority(torch.get_num_threads()))
         for call in calls.values():
             settle(partial(_wall, timer, call), _WARM_UP_SECONDS, least=2, clock=clock)
         begin = clock()
@@ -113,4 +117,4 @@ def _ready(
     if not isinstance(network, nn.Module):
         return network
     # A copy: the caller's weights keep their device, type and mode.
-    return copy.deepcopy(network).eval().to(images.device, images.dtype)
+    return copy.deepcopy(network).eval().requires_grad_(False).to(images.device, images.dtype)

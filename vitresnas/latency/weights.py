@@ -49,6 +49,7 @@ class SharedWeights:
                 setattr(part, name, torch.ones(buffer.shape, device=self._device, dtype=dtype))
         return module
 
+    @torch.inference_mode(False)  # or code compiled for one buffer would not fit the next
     def _draw(self, elements: int) -> None:
         values = torch.randn(elements, generator=torch.Generator().manual_seed(0)) * _STD
         self._buffer = values.to(self._device, self._dtype)

@@ -6,6 +6,7 @@ B images, N tokens, C width.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
@@ -39,6 +40,21 @@ def build_piece(operation: Operation) -> nn.Module:
         case HeadOperation():
             return ClassifierEnd(ViTRes(_around_head(operation)))
     raise TypeError(f"{operation} has no modules: add its kind to vitresnas/models/pieces.py")
+
+
+def pieces_of(network: ViTRes) -> Iterator[nn.Module]:
+    """The pieces of this very network, in the order of `operations(network.architecture)`.
+
+    Each reads what the one before wrote; together they are the network.
+    """
+    yield network.embedding
+    for stage in network.stages:
+        if stage.reduction is not None:
+            yield stage.reduction
+        for block in stage.blocks:
+            yield AttentionHalf(block)
+            yield MlpHalf(block)
+    yield ClassifierEnd(network)
 
 
 def piece_input_shape(operation: Operation, batch_size: int) -> tuple[int, ...]:
@@ -84,7 +100,7 @@ class ClassifierEnd(nn.Module):
 
     def forward(self, x_BNC: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         logits = self.network.heads(self.network.norm(x_BNC), patches=False)
-        return combine_heads(logits, self.training)
+        return combine_heads(logits, self.network.training)
 
 
 def _around_embedding(operation: EmbeddingOperation) -> Architecture:
