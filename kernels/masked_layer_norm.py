@@ -2,7 +2,8 @@
 
 Legend: G groups, R rows of a group, C channels (the row stride), P chunks of a group's rows.
 ROWS rows and BLOCK >= C columns make a tile; widths are read on the device, so that the same launch
-(and the same CUDA graph) serves every sampled sub-network.
+(and the same CUDA graph) serves every sampled sub-network. PADDED: columns beyond the next multiple
+of 16 are not written.
 """
 
 import torch
@@ -28,7 +29,7 @@ def _active_columns(widths_ptr, group, channels, col):
 def forward_kernel(
     x_ptr, weight_ptr, bias_ptr, widths_ptr, y_ptr, mean_ptr, rstd_ptr,
     rows, channels, eps,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
     """Grid (ceil(R / ROWS), G); x, y: (G*R, C); mean, rstd: (G*R,)."""
     group = tl.program_id(1)
@@ -51,19 +52,19 @@ def forward_kernel(
     weight = tl.load(weight_ptr + col, mask=col < channels, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + col, mask=col < channels, other=0.0).to(tl.float32)
     y = tl.where(active, centred * rstd[:, None] * weight[None, :] + bias[None, :], 0.0)
-    whole = inside[:, None] & (col < channels)[None, :]
-    tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=whole)
+    written = near if PADDED else inside[:, None] & (col < channels)[None, :]
+    tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=written)
     tl.store(mean_ptr + row, mean, mask=inside)
     tl.store(rstd_ptr + row, rstd, mask=inside)
 
 
 @triton.jit
 def backward_kernel(
-    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, widths_ptr, dx_ptr, partials_ptr,
-    rows, channels, rows_per_chunk,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, widths_ptr, residual_ptr, skip_widths_ptr,
+    dx_ptr, partials_ptr, rows, channels, rows_per_chunk,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, PADDED: tl.constexpr, RESIDUAL: tl.constexpr,
 ):  # fmt: skip
-    """Grid (P, G); dy, x, dx: (G*R, C); partials: (G*P, 2, C), of weight and of bias."""
+    """Grid (P, G); dy, x, residual, dx: (G*R, C); partials: (G*P, 2, C), of weight and of bias."""
     chunk = tl.program_id(0)
     group = tl.program_id(1)
     col = tl.arange(0, BLOCK)
@@ -71,6 +72,11 @@ def backward_kernel(
     count = tl.maximum(width, 1).to(tl.float32)
     weight = tl.load(weight_ptr + col, mask=near, other=0.0).to(tl.float32)
     weight = tl.where(active, weight, 0.0)
+    passed, reach = active, near  # columns of the residual, and those that may be loaded
+    if RESIDUAL:
+        _, passed, reach = _active_columns(skip_widths_ptr, group, channels, col)
+        reach = reach | near
+    written = reach if PADDED else col < channels
 
     dweight = tl.zeros((ROWS, BLOCK), tl.float32)
     dbias = tl.zeros((ROWS, BLOCK), tl.float32)
@@ -94,8 +100,12 @@ def backward_kernel(
         m2 = tl.sum(scaled * xhat, 1) / count
         dx = rstd[:, None] * (scaled - m1[:, None] - xhat * m2[:, None])
         dx = tl.where(keep, dx, 0.0)
-        whole = inside[:, None] & (col < channels)[None, :]
-        tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=whole)
+        if RESIDUAL:
+            load = reach[None, :] & inside[:, None]
+            residual = tl.load(residual_ptr + at, mask=load, other=0.0).to(tl.float32)
+            dx += tl.where(passed[None, :], residual, 0.0)
+        store = written[None, :] & inside[:, None]
+        tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=store)
         dweight += dy * xhat
         dbias += dy
 
@@ -110,22 +120,24 @@ def tile(channels):
     return max(1, TILE // block), block, 4 if block <= TILE else 8
 
 
-def refuses(x):
-    """Reasons why `x` cannot be handled here."""
+def refuses(inputs):
+    """Reasons why x (and y or dy, in a type of its own) cannot be handled here."""
+    x = inputs[0]
     if x.dtype == torch.float64:
         yield "computes in float32: use the cpp or reference backend for float64"
     if x.shape[-1] > MAX_CHANNELS:
         yield f"holds rows of up to {MAX_CHANNELS} channels, x has {x.shape[-1]}"
-    if x.dtype != torch.float32 and not isinstance(forward_kernel, triton.JITFunction):
-        yield f"the Triton interpreter computes {x.dtype} wrongly: use float32, or a GPU"
+    for tensor in inputs:
+        if tensor.dtype != torch.float32 and not isinstance(forward_kernel, triton.JITFunction):
+            yield f"the Triton interpreter computes {tensor.dtype} wrongly: use float32, or a GPU"
+            break
 
 
-def forward(x, weight, bias, widths, eps):
+def forward(x, weight, bias, widths, eps, dtype=None, padded=False):
     """y (B, ..., C), mean and rstd (B, ...) in float32."""
-    x, widths = x.contiguous(), widths.contiguous()
-    weight, bias = weight.contiguous(), bias.contiguous()
+    x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
     channels, groups = x.shape[-1], widths.numel()
-    y = torch.empty_like(x)
+    y = torch.empty_like(x, dtype=dtype)
     mean = x.new_empty(x.shape[:-1], dtype=torch.float32)
     rstd = torch.empty_like(mean)
     rows = mean.numel() // groups
@@ -134,14 +146,17 @@ def forward(x, weight, bias, widths, eps):
         with torch.cuda.device_of(x):
             forward_kernel[(triton.cdiv(rows, rows_per_tile), groups)](
                 x, weight, bias, widths, y, mean, rstd, rows, channels, eps,
-                ROWS=rows_per_tile, BLOCK=block, num_warps=warps,
+                ROWS=rows_per_tile, BLOCK=block, PADDED=padded, num_warps=warps,
             )  # fmt: skip
     return y, mean, rstd
 
 
-def backward(dy, x, mean, rstd, weight, widths):
-    """dx (B, ..., C), dweight (C,), dbias (C,)."""
-    dy, x, weight, widths = (t.contiguous() for t in (dy, x, weight, widths))
+def backward(
+    dy, x, mean, rstd, weight, widths, residual=None, skip_widths=None, padded=False
+):  # fmt: skip
+    """dx (B, ..., C) with the residual's gradient in it, dweight and dbias (C,)."""
+    dy, x, weight = dy.contiguous(), x.contiguous(), weight.contiguous()
+    residual = None if residual is None else residual.contiguous()
     channels, groups = x.shape[-1], widths.numel()
     rows = mean.numel() // groups
     rows_per_tile, block, warps = tile(channels)
@@ -150,26 +165,38 @@ def backward(dy, x, mean, rstd, weight, widths):
     partials = x.new_empty((groups * chunks, 2, channels), dtype=torch.float32)
     with torch.cuda.device_of(x):
         backward_kernel[(chunks, groups)](
-            dy, x, mean, rstd, weight, widths, dx, partials,
+            dy, x, mean, rstd, weight, widths, residual, skip_widths, dx, partials,
             rows, channels, triton.cdiv(rows, chunks),
-            ROWS=rows_per_tile, BLOCK=block, num_warps=warps,
+            ROWS=rows_per_tile, BLOCK=block, PADDED=padded, RESIDUAL=residual is not None,
+            num_warps=warps,
         )  # fmt: skip
     # torch adds the partials in a fixed order: no atomics, the same bits every time.
     return dx, partials[:, 0].sum(0).to(weight.dtype), partials[:, 1].sum(0).to(weight.dtype)
 
 
 def variants():
-    """What is compiled ahead of time without a GPU: (kernel, direction, signature, options)."""
-    for element in ("fp32", "bf16"):
-        pointers = {name: f"*{element}" for name in ("x_ptr", "y_ptr", "dy_ptr", "dx_ptr")}
-        pointers["widths_ptr"] = "*i32"
-        numbers = {"rows": "i32", "channels": "i32:16", "rows_per_chunk": "i32", "eps": "fp32"}
-        for kernel, direction in ((forward_kernel, "forward"), (backward_kernel, "backward")):
-            for channels in (256, 512, 1024):
-                rows, block, warps = tile(channels)
+    """What is compiled ahead of time: (kernel, direction, signature, constants, warps).
+
+    x and y in one type, and a bfloat16 y beside a float32 residual stream.
+    """
+    numbers = {"rows": "i32", "channels": "i32:16", "rows_per_chunk": "i32", "eps": "fp32"}
+    for stream, inner, fused in (
+        ("fp32", "fp32", False),
+        ("bf16", "bf16", False),
+        ("fp32", "bf16", True),
+    ):
+        pointers = {name: f"*{stream}" for name in ("x_ptr", "dx_ptr", "residual_ptr")}
+        pointers |= {name: f"*{inner}" for name in ("y_ptr", "dy_ptr")}
+        pointers |= {name: "*i32" for name in ("widths_ptr", "skip_widths_ptr")}
+        for channels in (256, 512, 1024):
+            rows, block, warps = tile(channels)
+            constants = {"ROWS": rows, "BLOCK": block, "PADDED": fused}
+            for kernel, direction in ((forward_kernel, "forward"), (backward_kernel, "backward")):
+                if kernel is backward_kernel:
+                    constants = {**constants, "RESIDUAL": fused}
                 signature = {
                     name: numbers.get(name) or pointers.get(name, "*fp32")
                     for name in kernel.arg_names
-                    if name not in ("ROWS", "BLOCK")
+                    if name not in constants
                 }
-                yield kernel, direction, signature, {"ROWS": rows, "BLOCK": block}, warps
+                yield kernel, direction, signature, constants, warps

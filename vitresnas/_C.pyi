@@ -22,7 +22,8 @@ cuda_architectures: str
 def cuda_devices() -> CudaDevices: ...
 def cuda_message(code: int, /) -> str: ...
 def masked_layer_norm_forward(
-    dtype: int,
+    x_dtype: int,
+    y_dtype: int,
     x: int,
     weight: int,
     bias: int,
@@ -34,17 +35,21 @@ def masked_layer_norm_forward(
     channels: int,
     groups: int,
     eps: float,
+    padded: bool,
     threads: int,
     /,
 ) -> int: ...
 def masked_layer_norm_backward(
-    dtype: int,
+    x_dtype: int,
+    y_dtype: int,
     dy: int,
     x: int,
     mean: int,
     rstd: int,
     weight: int,
     widths: int,
+    residual: int,
+    skip_widths: int,
     dx: int,
     partials: int,
     dweight: int,
@@ -53,6 +58,7 @@ def masked_layer_norm_backward(
     channels: int,
     groups: int,
     chunks: int,
+    padded: bool,
     threads: int,
     /,
 ) -> int: ...
