@@ -32,7 +32,7 @@ from vitresnas.errors import InputError
 from vitresnas.ops import masked_layer_norm_native as compiled
 from vitresnas.ops import masked_layer_norm_reference as plain
 from vitresnas.ops.dispatch import Backend, Op, choose
-from vitresnas.ops.masked_layer_norm_reference import statistics_dtype
+from vitresnas.ops.masked_layer_norm_reference import statistics_dtype as statistics_dtype
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
