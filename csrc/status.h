@@ -14,4 +14,5 @@ enum VitresnasDtype : int {
     VITRESNAS_FLOAT32 = 0,
     VITRESNAS_FLOAT64 = 1,
     VITRESNAS_BFLOAT16 = 2,
+    VITRESNAS_FLOAT16 = 3,  // GPU kernels alone
 };

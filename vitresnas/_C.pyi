@@ -255,3 +255,36 @@ def variable_attention_backward(
     threads: int,
     /,
 ) -> int: ...
+def variable_attention_cuda_prepare() -> int: ...
+def variable_attention_cuda_forward(
+    dtype: int,
+    qkv: int,
+    heads: int,
+    out: int,
+    lse: int,
+    images: int,
+    groups: int,
+    tokens: int,
+    storage_heads: int,
+    head_dim: int,
+    scale: float,
+    stream: int,
+    /,
+) -> int: ...
+def variable_attention_cuda_backward(
+    dtype: int,
+    dout: int,
+    qkv: int,
+    out: int,
+    lse: int,
+    heads: int,
+    dqkv: int,
+    images: int,
+    groups: int,
+    tokens: int,
+    storage_heads: int,
+    head_dim: int,
+    scale: float,
+    stream: int,
+    /,
+) -> int: ...

@@ -19,3 +19,4 @@ void bind_token_sums(pybind11::module_ &m);
 void bind_variable_patch_embedding(pybind11::module_ &m);
 void bind_variable_reduction(pybind11::module_ &m);
 void bind_variable_attention(pybind11::module_ &m);
+void bind_variable_attention_cuda(pybind11::module_ &m);

@@ -11,4 +11,5 @@ PYBIND11_MODULE(_C, m) {
     bind_variable_patch_embedding(m);
     bind_variable_reduction(m);
     bind_variable_attention(m);
+    bind_variable_attention_cuda(m);
 }
