@@ -19,6 +19,7 @@ BACKENDS = [
     pytest.param("reference", "cpu", id="reference"),
     pytest.param("cpp", "cpu", id="cpp"),
     pytest.param("reference", "cuda", id="reference-gpu", marks=GPU),
+    pytest.param("cuda", "cuda", id="cuda-gpu", marks=GPU),
 ]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 

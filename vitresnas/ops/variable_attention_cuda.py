@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vitresnas.ops import native
+from vitresnas.ops import variable_attention_reference as plain
 
 SIZES = {17: (32, 48, 64), 65: (32, 48, 64), 257: (32,)}
 """Head dimensions by tokens. Larger heads of 257 tokens would spill registers going backward."""
@@ -36,7 +37,9 @@ def refuses(inputs: Any) -> tuple[str, ...]:
 
 
 def forward(qkv: Tensor, heads: Tensor, head_dim: int, scale: float) -> tuple[Tensor, Tensor]:
-    """out (B, T, H*D) and lse (B, H, T) of qkv (B, T, 3*H*D); scale > 0."""
+    """out (B, T, H*D) and lse (B, H, T) of qkv (B, T, 3*H*D)."""
+    if scale <= 0:  # the kernel's largest score would be the smallest
+        return plain.forward(qkv, heads, head_dim, scale)
     qkv, heads = _aligned(qkv), heads.contiguous()
     batch, tokens, columns = qkv.shape
     out = qkv.new_empty(batch, tokens, columns // 3)
