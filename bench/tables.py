@@ -175,9 +175,7 @@ def table(name: str) -> str:
     rows_in, views = KINDS[kind]
     if view not in views:
         raise InputError(f'the view "{view}" of {kind} is unknown: use {", ".join(views)}')
-    document = read_json(
-        RESULTS / f"{path}.json", "latency_table" if kind == "latency_table" else "bench"
-    )
+    document = read(RESULTS / f"{path}.json")
     rows = [
         row
         for row in document[rows_in]
@@ -186,6 +184,13 @@ def table(name: str) -> str:
     if not rows:
         raise InputError(f'the table "{name}" has no rows: change its conditions or its file')
     return markdown(views[view](rows))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A result of whatever schema version: what tables show is in all of them."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    schema = re.search(r'"schema": "vitresnas/(\w+)/(\d+)"', text)
+    return read_json(path, schema[1], int(schema[2])) if schema else read_json(path, "bench")
 
 
 def markdown(lines: Iterable[Sequence[str]]) -> str:

@@ -26,7 +26,7 @@ class Work:
     bytes: int  # read and written at least
     draw: Callable[[], Inputs]  # one set of inputs; "x" is what the backend is chosen by
     ours: Callable[[Inputs], Sequence[Tensor]]  # through the public op: the backend is chosen
-    baselines: dict[str, Call]  # without the reference, which every op has
+    baselines: Mapping[str, Call]  # without the reference, which every op has
     truth: Callable[[Inputs], Sequence[Tensor]]  # in float64; NaN where ours promises nothing
     flops: int = 0  # multiplications and additions of matrix products at least
     case: str = ""  # which use of the op: "qkv", "projection"
@@ -148,3 +148,71 @@ class Gradients:
         dy = self.split["dy"](s["dy"]) if "dy" in self.split else s["dy"]
         with torch.enable_grad():
             return self.forward(given), leaves, dy
+
+
+Widths = tuple[list[int], int]  # the width in each group, and how many segments have it
+
+
+def both_ways(
+    *,
+    ours: Call,
+    forwards: Mapping[str, Call],
+    inputs: Mapping[str, Widths | None],
+    parameters: Sequence[str],
+    outputs: Widths,
+    flops: tuple[int, int],
+    bytes: tuple[int, int],
+    backward_flops: int | None = None,
+    **common: Any,
+) -> Iterator[Work]:
+    """Forward and backward of one use of an op.
+
+    forwards: the plain ways, "times masks" among them, which in float64 is the truth; a "sliced
+    loop" takes and gives lists of one tensor per group. inputs: those with a gradient that is no
+    parameter's, "x" first. flops: of the active part and of full width. bytes: forward, backward.
+    """
+    wanted, masked = (*inputs, *parameters), forwards["times masks"]
+    split = {name: split_of(*widths) for name, widths in inputs.items() if widths}
+    split["dy"] = split_of(*outputs)
+
+    def truth(s: Inputs) -> Sequence[Tensor]:
+        return [specified(masked(in_float64(s)), *outputs)]
+
+    def true_gradients(s: Inputs) -> Sequence[Tensor]:
+        found = list(gradients(masked, wanted, in_float64(s)))
+        for place, widths in enumerate(inputs.values()):
+            found[place] = specified(found[place], *widths) if widths else found[place]
+        return found
+
+    common |= {"active_share": flops[0] / flops[1]}
+    yield Work(
+        direction="forward", bytes=bytes[0], flops=flops[0], ours=lambda s: [ours(s)],
+        baselines=forwards, truth=truth, **common,
+    )  # fmt: skip
+    yield Work(
+        direction="backward", bytes=bytes[1], flops=backward_flops or 2 * flops[0],
+        ours=Gradients(ours, wanted, masters=parameters),
+        baselines={
+            name: Gradients(forward, wanted, split if "sliced" in name else None)
+            for name, forward in forwards.items()
+        },
+        truth=true_gradients, **common,
+    )  # fmt: skip
+
+
+def split_of(widths: list[int], segments: int = 1) -> Callable[[Tensor], list[Tensor]]:
+    """(B, ..., X) as each group's active part; views where there is one segment."""
+
+    def split(x: Tensor) -> list[Tensor]:
+        parts = []
+        for at, w in zip(groups_of(len(x), len(widths)), widths, strict=True):
+            parts.append(x[at].unflatten(-1, (segments, -1))[..., :w].flatten(-2))
+        return parts
+
+    return split
+
+
+def drawn(
+    shape: tuple[int, ...], kind: torch.dtype, device: torch.device, scale: float = 1.0
+) -> Tensor:
+    return (scale * torch.randn(shape, device=device)).to(kind)
