@@ -1,7 +1,9 @@
 """The optimised network is the network: its logits, and nothing of what training needs."""
 
 import copy
+import re
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -165,3 +167,9 @@ def test_training_mode_is_refused_before_and_after():
 def test_images_of_another_shape_are_refused():
     with pytest.raises(InputError, match="images have shape"):
         optimise_for_inference(grown(NETS["digits 0"]))(torch.zeros(2, 3, 9, 9))
+
+
+def test_the_page_s_snippet_runs():
+    page = (Path(__file__).parents[2] / "docs" / "inference.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(snippet, "docs/inference.md", "exec"), {})
