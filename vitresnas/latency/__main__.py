@@ -44,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def summary(table: LatencyTable, out: Path) -> dict[str, object]:
     """The condition and the published errors; the table itself is in the file."""
     document = table.to_json()
-    for role in ("validation", "validation_uniform"):
-        document[role].pop("pairs")
+    for role in ("validation", "validation_uniform", "calibration_networks"):
+        if document[role]:
+            document[role].pop("pairs")
     if document["drift"]:
         document["drift"].pop("readings")
     return {**document, "entries": len(table.entries), "out": str(out)}
@@ -61,7 +62,7 @@ def _in_words(table: LatencyTable) -> str:
             f"time of a network = {terms} (model {calibration.model})",
             f"held-out, spaced ({ends[0]:.2f} to {ends[-1]:.2f} ms): {_errors(table.validation)}",
             f"held-out, uniform draws: {_errors(table.validation_uniform)}",
-            *([str(table.drift)] if table.drift else []),
+            *(str(part) for part in (table.memory, table.drift) if part),
             f"measured for {circumstances['seconds']} s with {circumstances['priority']} priority; "
             f"other processes kept {circumstances['other_processes_cpus']} CPUs busy",
         )

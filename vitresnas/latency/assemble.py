@@ -8,6 +8,7 @@ from vitresnas.files import JsonObject
 from vitresnas.latency.calibration import STATISTIC, features, fit
 from vitresnas.latency.condition import Condition
 from vitresnas.latency.drift import Drift, drifted
+from vitresnas.latency.memory import MemoryCheck
 from vitresnas.latency.networks import Cost, NetworkChoice
 from vitresnas.latency.partial import PartialLog, Visit
 from vitresnas.latency.rounds import REPEATS, kept, spoilt_visits
@@ -54,6 +55,7 @@ def assemble(
     log: PartialLog,
     circumstances: JsonObject,
     environment: JsonObject,
+    memory: MemoryCheck | None = None,
 ) -> LatencyTable:
     """Fit on the calibration networks, validate on the others."""
     visits = kept("network", log)
@@ -84,7 +86,9 @@ def assemble(
         validation_uniform=validate(choice.uniform),
         circumstances=circumstances,
         environment=environment,
+        calibration_networks=validate(choice.calibration),
         drift=drift_of(log),
+        memory=memory,
     )
 
 

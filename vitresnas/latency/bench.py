@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitresnas.errors import InputError
 from vitresnas.latency.condition import Condition
+from vitresnas.latency.measure_memory import measure_peak
 from vitresnas.latency.progress import Step
 from vitresnas.latency.runtime import DTYPES, Call, prepare
 from vitresnas.latency.timer import timer_for
@@ -47,6 +48,10 @@ class Bench:
         """Calls by the id of the architecture, each made once already."""
         return {architecture.id: self._network(architecture) for architecture in architectures}
 
+    def peak_memory(self, architecture: Architecture) -> tuple[int, str]:
+        """Bytes that one forward pass needs, and how they were counted."""
+        return measure_peak(*self._module(architecture))
+
     def time_piece(self, call: Call) -> tuple[float, float]:
         """(host, device) milliseconds of one call, right after one that is not counted.
 
@@ -67,10 +72,15 @@ class Bench:
         runtime = self._condition.runtime
         return self._first_call(lambda: prepare(module, x, runtime, operation), str(operation))
 
-    def _network(self, architecture: Architecture) -> Call:
+    def _module(self, architecture: Architecture) -> tuple[nn.Module, Tensor]:
+        """A whole network and what it reads."""
         module = self._weights.build(lambda: create_model(architecture))
         side = architecture.image_size
-        x = self._input((self._condition.batch_size, architecture.channels, side, side))
+        shape = (self._condition.batch_size, architecture.channels, side, side)
+        return module, self._input(shape)
+
+    def _network(self, architecture: Architecture) -> Call:
+        module, x = self._module(architecture)
         runtime = self._condition.runtime
         return self._first_call(lambda: prepare(module, x, runtime), "a whole network")
 

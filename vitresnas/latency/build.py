@@ -27,6 +27,7 @@ from vitresnas.latency.assemble import assemble, estimated_cost, operation_timin
 from vitresnas.latency.bench import Bench
 from vitresnas.latency.busy import Watch, busy_warning, load_average, other_cpus_now
 from vitresnas.latency.condition import Condition
+from vitresnas.latency.memory import MemoryCheck, peak_bytes
 from vitresnas.latency.networks import NETWORKS_NEEDED, NetworkChoice, choose_networks
 from vitresnas.latency.partial import PartialLog
 from vitresnas.latency.priority import NORMAL, measuring_priority
@@ -43,6 +44,7 @@ SEED = 0
 _OPERATIONS_SHARE = 0.42  # of the time; the whole networks get the rest
 _OPERATION_ROUNDS = (6, 24)
 _NETWORK_ROUNDS = (5, 24)
+_MEMORY_NETWORKS = 4  # besides the ends of the space
 _PRECISION = 0.01  # interval of a price that needs no more rounds
 _REPEAT_SHARE = 0.5  # of the time, for what drift has spoilt
 _WAIT_SHARE = 0.2  # of the time, for a disturbance to pass before that
@@ -87,8 +89,15 @@ def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) 
         "other_processes_cpus": other_cpus,
         "load_average_1_minute": load_average(),
     }
-    timings = run.timings()
-    table = assemble(run.condition, timings, choice, run.log, circumstances, describe_environment())
+    table = assemble(
+        run.condition,
+        run.timings(),
+        choice,
+        run.log,
+        circumstances,
+        describe_environment(),
+        _check_memory(run, choice),
+    )
     # Read again: another condition may have been written while this one was measured.
     save_tables(out, merge_tables(_earlier(out), table))
     run.log.remove()
@@ -235,6 +244,17 @@ def _repeat_drifted(run: _Run, pieces: Mapping[str, Call], networks: Mapping[str
             with run.progress.phase(f"{count} {phase} measurements again, after drift") as step:
                 seconds = 0.5 * _REPEAT_SHARE * total
                 repeat(phase, calls, measure, run.log, seconds, step, between=run.anchor.occasion)
+
+
+def _check_memory(run: _Run, choice: NetworkChoice) -> MemoryCheck:
+    """Both ends of the space and a few networks between them, predicted and measured."""
+    step = max(len(choice.validation) // _MEMORY_NETWORKS, 1)
+    networks = (run.space.smallest, *choice.validation[::step], run.space.largest)
+    condition = run.condition
+    predicted = [peak_bytes(a, condition.batch_size, condition.dtype) for a in networks]
+    measured, how = zip(*(run.bench.peak_memory(a) for a in networks), strict=True)
+    ids = tuple(architecture.id for architecture in networks)
+    return MemoryCheck(how[0], ids, tuple(predicted), measured)
 
 
 def _estimate(run: _Run, calls: Mapping[str, Call]) -> str:

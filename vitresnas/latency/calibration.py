@@ -8,6 +8,8 @@ timings:
     attention, mlp, ... device times summed over one kind of piece
 Models are sets of features. They are compared by leave-one-out error on the calibration networks
 alone, so the validation networks stay unseen; the simplest within a quarter of the best is kept.
+Learned residuals on top of them are compared in latency/comparison.py; a search could not bound
+what they would promise, and they would have to win clearly to be worth that.
 """
 
 from __future__ import annotations
@@ -118,7 +120,7 @@ def fit(networks: Sequence[dict[str, float]], measured: Sequence[float]) -> Cali
     loss = {name: _leave_one_out(model, networks, measured) for name, model in candidates.items()}
     bound = TOLERATED_LOSS * min(loss.values())
     model = next(name for name in candidates if loss[name] <= bound)
-    weights = _solve(candidates[model], networks, measured)
+    weights = solve(candidates[model], networks, measured)
     plain = percentage_errors([network["device"] for network in networks], measured)
     comparison = {**loss, "sum": float(np.mean(plain))}
     return Calibration(
@@ -129,7 +131,7 @@ def fit(networks: Sequence[dict[str, float]], measured: Sequence[float]) -> Cali
     )
 
 
-def _solve(
+def solve(
     model: Sequence[str], networks: Sequence[dict[str, float]], measured: Sequence[float]
 ) -> list[float]:
     """Non-negative least squares of the relative error.
@@ -148,7 +150,7 @@ def _solve(
     )
     wanted = np.ones(len(rows))
     if set(OPERATION_KINDS) <= set(model):
-        common = _solve(MODELS["scale"], networks, measured)[0]
+        common = solve(MODELS["scale"], networks, measured)[0]
         shares = np.sqrt(_SHRINKAGE * len(rows)) * rows.mean(axis=0)
         pulls = [index for index, name in enumerate(model) if name in OPERATION_KINDS]
         rows = np.vstack((rows, np.diag(shares)[pulls]))
@@ -157,17 +159,24 @@ def _solve(
     return [float(weight) for weight in weights]
 
 
+def predict_left_out(
+    model: Sequence[str], networks: Sequence[dict[str, float]], measured: Sequence[float]
+) -> list[float]:
+    """Each network's time when the model is fitted on all the others."""
+    guesses = []
+    for index, network in enumerate(networks):
+        rest = [*range(index), *range(index + 1, len(networks))]
+        weights = solve(model, [networks[i] for i in rest], [measured[i] for i in rest])
+        pairs = zip(weights, model, strict=True)
+        guesses.append(sum(weight * network[name] for weight, name in pairs))
+    return guesses
+
+
 def _leave_one_out(
     model: Sequence[str], networks: Sequence[dict[str, float]], measured: Sequence[float]
 ) -> float:
     """Mean absolute error in percent on each network when fitted on the others."""
-    guesses = []
-    for index, network in enumerate(networks):
-        rest = [*range(index), *range(index + 1, len(networks))]
-        weights = _solve(model, [networks[i] for i in rest], [measured[i] for i in rest])
-        pairs = zip(weights, model, strict=True)
-        guesses.append(sum(weight * network[name] for weight, name in pairs))
-    return float(np.mean(percentage_errors(guesses, measured)))
+    return float(np.mean(percentage_errors(predict_left_out(model, networks, measured), measured)))
 
 
 def _numbers(value: object, where: str) -> tuple[tuple[str, float], ...]:

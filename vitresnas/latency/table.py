@@ -12,20 +12,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vitresnas.errors import FileFormatError, MismatchError, MissingLatency
+from vitresnas.errors import FileFormatError, InputError, MismatchError, MissingLatency
 from vitresnas.files import Fields, JsonObject, read_json, write_json
 from vitresnas.latency.calibration import Calibration
 from vitresnas.latency.condition import Condition
 from vitresnas.latency.drift import Drift
+from vitresnas.latency.energy import Energy
+from vitresnas.latency.memory import MemoryCheck, peak_bytes
 from vitresnas.latency.timing import Timing
-from vitresnas.latency.validation import Validation
+from vitresnas.latency.validation import Pair, Validation
 from vitresnas.space.architecture import Architecture
 from vitresnas.space.operations import Operation, operation_from_json, operations
 
 KIND = "latency_table"
 VERSION = 2
 
-SINCE_VERSION_2 = ("drift",)
+SINCE_VERSION_2 = ("calibration_networks", "drift", "memory", "energy")
 
 Entry = tuple[Operation, Timing]
 Optional = TypeVar("Optional")
@@ -45,7 +47,10 @@ class LatencyTable:
     validation_uniform: Validation
     circumstances: JsonObject = field(hash=False)
     environment: JsonObject = field(hash=False)
+    calibration_networks: Validation | None = None
     drift: Drift | None = None
+    memory: MemoryCheck | None = None
+    energy: Energy | None = None
 
     def milliseconds(self, architecture: Architecture) -> float:
         """Predicted time of one batch. Raises MissingLatency for a piece that is not priced."""
@@ -57,6 +62,30 @@ class LatencyTable:
         """Predicted throughput at the condition's batch size. Raises MissingLatency."""
         return 1000.0 * self.condition.batch_size / self.milliseconds(architecture)
 
+    def peak_memory(self, architecture: Architecture) -> int:
+        """Predicted bytes of a forward pass at the condition's batch size and number type."""
+        return peak_bytes(architecture, self.condition.batch_size, self.condition.dtype)
+
+    def joules_per_image(self, architecture: Architecture) -> float:
+        """Raises InputError where no energy was measured, MissingLatency for a missing piece."""
+        constant = self._energy.constant
+        return constant + sum(self.joules_of(piece) for piece in operations(architecture))
+
+    def joules_of(self, operation: Operation) -> float:
+        """What one piece adds to the energy of an image."""
+        time: float = getattr(self.timing(operation).device, self.calibration.statistic)
+        return self._energy.per_millisecond * time
+
+    @property
+    def _energy(self) -> Energy:
+        if self.energy is None:
+            raise InputError(
+                f"the latency table ({self.condition}) holds no energy, which needs a device whose "
+                f"power NVML tells: measure there with `{self.condition.command()}`, or leave the "
+                "bound out"
+            )
+        return self.energy
+
     def timing(self, operation: Operation) -> Timing:
         """Raises MissingLatency naming the piece and the command that adds it."""
         try:
@@ -66,6 +95,12 @@ class LatencyTable:
                 f"the latency table ({self.condition}) does not hold {operation}: measure a space "
                 f"that has it with `{self.condition.command(space='SPACE.json')}`"
             ) from None
+
+    @property
+    def whole_networks(self) -> tuple[Pair, ...]:
+        """Every network that was measured whole, whatever for; tables of version 1 keep fewer."""
+        calibration = self.calibration_networks.pairs if self.calibration_networks else ()
+        return (*calibration, *self.validation.pairs, *self.validation_uniform.pairs)
 
     @cached_property
     def _by_operation(self) -> dict[Operation, Timing]:
@@ -83,7 +118,11 @@ class LatencyTable:
             "validation_uniform": self.validation_uniform.to_json(),
             "circumstances": self.circumstances,
             "environment": self.environment,
+            "calibration_networks": self.calibration_networks
+            and self.calibration_networks.to_json(),
             "drift": self.drift and self.drift.to_json(),
+            "memory": self.memory and self.memory.to_json(),
+            "energy": self.energy and self.energy.to_json(),
         }
 
     @classmethod
@@ -99,7 +138,12 @@ class LatencyTable:
             ),
             circumstances=_free_object(reader, "circumstances"),
             environment=_free_object(reader, "environment"),
+            calibration_networks=_optional(
+                reader, "calibration_networks", Validation.from_json, where
+            ),
             drift=_optional(reader, "drift", Drift.from_json, where),
+            memory=_optional(reader, "memory", MemoryCheck.from_json, where),
+            energy=_optional(reader, "energy", Energy.from_json, where),
         )
         reader.done()
         if len(table._by_operation) != len(table.entries):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject
-from vitresnas.space import Architecture, macs, parameters
+from vitresnas.space import Architecture, SearchSpace, macs, parameters
 
 
 class Throughput(Protocol):
@@ -36,16 +36,57 @@ COSTS = {
         Cost("throughput", "images/s", at_least=True),
         Cost("macs", "MACs per image", at_least=False),
         Cost("parameters", "parameters", at_least=False),
+        Cost("latency", "ms per batch", at_least=False),
+        Cost("latency_batch_1", "ms at batch 1", at_least=False),
+        Cost("peak_memory", "bytes", at_least=False),
+        Cost("energy", "J per image", at_least=False),
     )
 }
+# What only a latency table knows, computed where a constraint asks for it.
+OF_TABLES = ("latency", "latency_batch_1", "peak_memory", "energy")
 
 
-def costs_of(architecture: Architecture, throughput: Throughput | None) -> dict[str, float]:
-    """Every cost by name; without a predictor there is no throughput."""
+class TableCosts(Protocol):
+    """Predicts the costs of `OF_TABLES`."""
+
+    def cost(self, name: str, architecture: Architecture) -> float:
+        """Raises InputError where the table does not tell."""
+        ...
+
+    def cost_reach(self, name: str, space: SearchSpace) -> CostReach: ...
+
+
+@dataclass(frozen=True)
+class CostReach:
+    """No network of a space costs less than `minimum`, none more than `maximum`; `lean` is the
+    cheapest that is known."""
+
+    minimum: float
+    maximum: float
+    lean: Architecture
+
+
+def costs_of(
+    architecture: Architecture, throughput: Throughput | None, names: Iterable[str] = ()
+) -> dict[str, float]:
+    """Every cost by name; without a predictor there is no throughput.
+
+    `names`: which costs of tables are wanted beside the ones that are always there.
+    """
     costs: dict[str, float] = {"macs": macs(architecture), "parameters": parameters(architecture)}
     if throughput is not None:
         costs["throughput"] = throughput.images_per_second(architecture)
+    for name in names:
+        if name in OF_TABLES:
+            costs[name] = table_costs(throughput, name).cost(name, architecture)
     return costs
+
+
+def table_costs(throughput: Throughput | None, name: str) -> TableCosts:
+    """The predictor as one that tells table costs, too. Raises InputError where it is none."""
+    if throughput is None or not hasattr(throughput, "cost_reach"):
+        raise InputError(f"{name} is known from a latency table alone: give --latency-table FILE")
+    return cast(TableCosts, throughput)
 
 
 @dataclass(frozen=True)
@@ -97,20 +138,32 @@ def refuse_twice(constraints: Sequence[Constraint]) -> None:
 
 
 _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+_MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_UNITS = {
+    "peak_memory": {**_FACTORS, "B": 1.0, **_BYTES},
+    "latency": {"": 1.0, **_MILLISECONDS},
+    "latency_batch_1": {"": 1.0, **_MILLISECONDS},
+    "energy": {"": 1.0, "J": 1.0, "mJ": 1e-3},
+}
 
 
 def parse_constraint(text: str) -> Constraint:
-    """Read `NAME=VALUE`, the value with an optional k, M or G. Raises InputError."""
+    """Read `NAME=VALUE`, the value with an optional k, M or G, or a unit: 64MB, 5ms, 20mJ.
+
+    Raises InputError.
+    """
     name, equals, value = text.partition("=")
-    found = re.fullmatch(r"\s*([0-9.eE+-]+?)\s*([kMG]?)\s*", value)
+    found = re.fullmatch(r"\s*([0-9.eE+-]+?)\s*([A-Za-z]*)\s*", value)
+    factors = _UNITS.get(name.strip(), _FACTORS)
     try:
-        bound = float(found[1]) * _FACTORS[found[2]] if found else math.nan
-    except ValueError:
+        bound = float(found[1]) * factors[found[2]] if found else math.nan
+    except (ValueError, KeyError):
         bound = math.nan
     if not equals or (name.strip() in COSTS and not math.isfinite(bound)):
         raise InputError(
-            f"the constraint is {text!r}: write NAME=VALUE, as in macs=20e6 or parameters=2M; "
-            f"names are {', '.join(COSTS)}"
+            f"the constraint is {text!r}: write NAME=VALUE, as in macs=20e6, parameters=2M, "
+            f"peak_memory=64MB or latency=5ms; names are {', '.join(COSTS)}"
         )
     return Constraint(name.strip(), bound)
 

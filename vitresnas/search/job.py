@@ -102,13 +102,15 @@ def create_job(request: SearchRequest) -> Job:
     find_lean(space, request.constraints, None)  # refuses a bound that no network keeps
     device = resolve_device(request.device)
     foreign = False
+    tables: tuple[LatencyTable, ...] = ()
     if request.latency_table is None:
         with phase(seconds, "latency_table"):
             table = prepare_table(space, _latency_request(request))
     else:
         here = device_name(device)
+        tables = load_tables(request.latency_table)
         table = select_table(
-            load_tables(request.latency_table),
+            tables,
             batch_size=request.batch_size,
             dtype=request.dtype,
             runtime=request.runtime,
@@ -118,7 +120,8 @@ def create_job(request: SearchRequest) -> Job:
             where=str(request.latency_table),
         )
         foreign = table.condition.device != here
-    prices = TablePrices(table)
+    prices = TablePrices(table, tables)
+    find_lean(space, request.constraints, prices)  # now also what only a table knows
     reach = throughput_reach(space, prices)
     job = Job(request, space, data, prices, reach, device, foreign, seconds)
     _check_target(job)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
+from vitresnas.errors import InputError
 from vitresnas.latency import LatencyTable
-from vitresnas.search.reach import Piece
-from vitresnas.space import Architecture, Operation
+from vitresnas.search.constraint import CostReach
+from vitresnas.search.reach import Piece, cheapest, dearest, throughput_reach
+from vitresnas.space import Architecture, Operation, SearchSpace
 
 _MIXTURES = 21  # lower bounds of the larger of two sums: lambda * host + (1 - lambda) * device
 
@@ -15,8 +18,9 @@ _MIXTURES = 21  # lower bounds of the larger of two sums: lambda * host + (1 - l
 class TablePrices:
     """Predicted throughput under one condition, remembered per network."""
 
-    def __init__(self, table: LatencyTable) -> None:
-        self.table = table
+    def __init__(self, table: LatencyTable, others: Sequence[LatencyTable] = ()) -> None:
+        """others: further conditions of the same file, for the time at batch 1."""
+        self.table, self._others = table, others
         self._weights = dict(table.calibration.coefficients)
         self._known: dict[Architecture, float] = {}
         self._split: dict[Operation, tuple[float, float, float]] = {}
@@ -31,6 +35,42 @@ class TablePrices:
     def images_per_second_of(self, pieces_milliseconds: float) -> float:
         milliseconds = self._weights.get("constant", 0.0) + pieces_milliseconds
         return 1000.0 * self.table.condition.batch_size / milliseconds
+
+    def cost(self, name: str, architecture: Architecture) -> float:
+        """A cost of `constraint.OF_TABLES`. Raises InputError where the table does not tell."""
+        if name == "peak_memory":
+            return self.table.peak_memory(architecture)
+        if name == "energy":
+            return self.table.joules_per_image(architecture)
+        prices = self._at_batch_1 if name == "latency_batch_1" else self
+        return 1000.0 * prices.table.condition.batch_size / prices.images_per_second(architecture)
+
+    def cost_reach(self, name: str, space: SearchSpace) -> CostReach:
+        """The range of such a cost over a space."""
+        if name == "peak_memory":  # rises with every width and depth
+            low, high = space.smallest, space.largest
+            return CostReach(self.cost(name, low), self.cost(name, high), low)
+        if name == "energy":
+            low, high = cheapest(space, self._joules), dearest(space, self._joules)
+            return CostReach(self.cost(name, low), self.cost(name, high), low)
+        prices = self._at_batch_1 if name == "latency_batch_1" else self
+        reach = throughput_reach(space, prices)
+        batch = 1000.0 * prices.table.condition.batch_size
+        return CostReach(batch / reach.bound, batch / reach.minimum, reach.fastest)
+
+    def _joules(self, operation: Operation) -> float:
+        return self.table.joules_of(operation)
+
+    @cached_property
+    def _at_batch_1(self) -> TablePrices:
+        condition = replace(self.table.condition, batch_size=1)
+        for table in (self.table, *self._others):
+            if table.condition.key == condition.key:
+                return TablePrices(table)
+        raise InputError(
+            "latency_batch_1 needs the condition of batch size 1 in the same file: add it with "
+            f"`{condition.command()}`"
+        )
 
     @cached_property
     def pieces(self) -> Sequence[Piece]:

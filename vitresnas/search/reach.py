@@ -16,7 +16,14 @@ from itertools import product
 from typing import Protocol, runtime_checkable
 
 from vitresnas.errors import UnreachableTarget
-from vitresnas.search.constraint import Constraint, Throughput, costs_of, slack
+from vitresnas.search.constraint import (
+    OF_TABLES,
+    Constraint,
+    Throughput,
+    costs_of,
+    slack,
+    table_costs,
+)
 from vitresnas.space import Architecture, Block, Operation, SearchSpace, Stage, operations
 
 Piece = Callable[[Operation], float]
@@ -83,6 +90,14 @@ def find_lean(
             if constraint.bound > reach.bound:
                 raise _unreachable(space, constraint, reach.minimum, reach.maximum)
             piece, scale = throughput.pieces[0], total(reach.fastest, throughput.pieces[0])
+        elif constraint.name in OF_TABLES:
+            if throughput is None:
+                continue  # asked again when there is a table
+            found = table_costs(throughput, constraint.name).cost_reach(constraint.name, space)
+            candidates.append(found.lean)
+            if found.minimum > constraint.bound:
+                raise _unreachable(space, constraint, found.minimum, found.maximum)
+            continue
         else:
             piece = _PIECES[constraint.name]
             low, high = cheapest(space, piece), dearest(space, piece)
@@ -95,7 +110,11 @@ def find_lean(
         candidates.append(
             cheapest(space, lambda op: sum(piece(op) / scale for piece, scale in reciprocal_bounds))
         )
-    return max(candidates, key=lambda a: slack(tuple(constraints), costs_of(a, throughput)))
+    names = [constraint.name for constraint in constraints]
+    if throughput is None:  # then only what needs no table is steered by
+        constraints = [one for one in constraints if one.name not in (*OF_TABLES, "throughput")]
+        names = []
+    return max(candidates, key=lambda a: slack(tuple(constraints), costs_of(a, throughput, names)))
 
 
 _PIECES: dict[str, Piece] = {

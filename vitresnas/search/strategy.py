@@ -47,7 +47,8 @@ class Problem:
         """At least 1 where every constraint is kept; how far the tightest one is."""
         if not self.constraints:
             return float("inf")
-        return slack(self.constraints, costs_of(architecture, self.throughput))
+        names = [constraint.name for constraint in self.constraints]
+        return slack(self.constraints, costs_of(architecture, self.throughput, names))
 
     def admits(self, architecture: Architecture) -> bool:
         return self.slack(architecture) >= 1
