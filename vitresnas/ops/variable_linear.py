@@ -36,6 +36,24 @@ __all__ = ["OP", "reference", "variable_linear", "variable_linear_residual"]
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
+def _forward_triton(*arguments: Any) -> Any:
+    from vitresnas.kernels import variable_linear as kernel
+
+    return kernel.forward(*arguments)
+
+
+def _backward_triton(*arguments: Any) -> Any:
+    from vitresnas.kernels import variable_linear as kernel
+
+    return kernel.backward(*arguments)
+
+
+def _refused_by_triton(inputs: Any) -> tuple[str, ...]:
+    from vitresnas.kernels import variable_linear as kernel
+
+    return tuple(kernel.refuses(inputs[0]))
+
+
 def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
     """A residual layer forward and backward, then an MLP's two halves; no column is unspecified."""
     generator = torch.Generator().manual_seed(0)
@@ -52,6 +70,7 @@ def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
 OP = Op(
     "variable_linear",
     (
+        Backend("triton", _forward_triton, _backward_triton, _refused_by_triton),
         Backend("cpp", cpu.forward, cpu.backward, cpu.refuses),
         Backend("reference", plain.forward, plain.backward),
     ),
