@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA GPU: build, test, sanitize and benchmark in under nine minutes.
+# On a machine with an NVIDIA GPU: build, test, benchmark and sanitize in under nine minutes, most
+# important first.
 #
 #     bash bench/gpu_check.sh             results go to $OUT, or to bench/results/<device>/
 #
@@ -18,35 +19,47 @@ unset TRITON_INTERPRET VITRESNAS_BACKEND
 summary=""
 failed=0
 
+total=${TOTAL:-520} # seconds in all: a stage gets its limit, or what is left
+
 stage() { # stage NAME SECONDS COMMAND...
   local name=$1 limit=$2 start=$SECONDS code
   shift 2
+  if [ $((total - SECONDS)) -lt "$limit" ]; then limit=$((total - SECONDS)); fi
+  if [ "$limit" -lt 8 ]; then
+    failed=1
+    summary+="$name: no time left"$'\n'
+    return
+  fi
   echo "== $name (at most $limit s)"
-  timeout --kill-after=10 "$limit" "$@" >"$out/$name.log" 2>&1
+  timeout --kill-after=3 $((limit - 3)) "$@" >"$out/$name.log" 2>&1
   code=$?
   tail -n 15 "$out/$name.log"
   if [ $code -ne 0 ]; then failed=1; fi
   summary+="$name: exit $code after $((SECONDS - start)) s"$'\n'
 }
 
-# Timings of the same commit are not taken twice; another commit or other changes take them again.
-current() { # current FILE
-  "$PYTHON" - "$1" <<'PYTHON'
-import json, sys
+# A result is current while the code that shaped it is what it was, committed and unchanged since.
+current() { # current FILE PATH...
+  "$PYTHON" - "$@" <<'PYTHON'
+import json, subprocess, sys
 from pathlib import Path
-from vitresnas.latency.environment import commit
-found = json.loads(Path(sys.argv[1]).read_text())
-now, then = commit(), found.get("conditions", [found])[0]["environment"]["commit"]
-sys.exit(not (now and not now.endswith("+") and then == now))
+file, *paths = sys.argv[1:]
+found = json.loads(Path(file).read_text())
+then = found.get("conditions", [found])[0]["environment"]["commit"]
+if not then or then.endswith("+"):
+    sys.exit(1)
+# Against the working tree: changes that are not committed count too.
+sys.exit(subprocess.run(["git", "diff", "--quiet", then, "--", *paths]).returncode)
 PYTHON
 }
 
-benchmark() { # benchmark NAME SECONDS COMMAND...   the command gets --out FILE
-  local name=$1 limit=$2
-  shift 2
+benchmark() { # benchmark NAME SECONDS "PATH..." COMMAND...   the command gets --out FILE
+  local name=$1 limit=$2 paths=$3
+  shift 3
   local committed=bench/results/$device/$name.json
-  if [ -f "$committed" ] && current "$committed" 2>/dev/null; then
-    summary+="$name: results of this commit are there already"$'\n'
+  # shellcheck disable=SC2086  # the paths are words
+  if [ -f "$committed" ] && current "$committed" $paths 2>/dev/null; then
+    summary+="$name: the committed result is of this code"$'\n'
     return
   fi
   stage "$name" "$limit" "$@" --out "$out/$name.json"
@@ -55,22 +68,32 @@ benchmark() { # benchmark NAME SECONDS COMMAND...   the command gets --out FILE
 # pyproject's own options ask for pytest-benchmark, which such a machine may lack.
 gpu_tests=("$PYTHON" -m pytest -m gpu -q -p no:cacheprovider -o addopts=--import-mode=importlib)
 
-stage build 90 "$PYTHON" -m pip install -e . --no-build-isolation --no-deps -v
-stage environment 20 "$PYTHON" -m vitresnas.env
-stage tests 110 "${gpu_tests[@]}"
-benchmark kernels 80 "$PYTHON" bench/kernels.py --rounds 30
-benchmark supernet_step_tiny 60 "$PYTHON" bench/supernet_step.py --space tiny --device cuda \
-  --dtype bf16 --batch-size 128 --groups 2
-benchmark latency_table_tiny 70 "$PYTHON" bench/latency_table.py --space tiny --device cuda \
-  --dtype bf16 --batch-size 128 --seconds 40
+kernels="csrc kernels CMakeLists.txt setup.py vitresnas/ops"
+networks="$kernels vitresnas/models vitresnas/space"
+
+stage build 80 "$PYTHON" -m pip install -e . --no-build-isolation --no-deps -v
+stage environment 15 "$PYTHON" -m vitresnas.env
+stage tests 90 "${gpu_tests[@]}"
+benchmark supernet_step_tiny 95 "$networks vitresnas/supernet bench/supernet_step.py" \
+  "$PYTHON" bench/supernet_step.py --space tiny --device cuda --dtype bf16 --batch-size 128 \
+  --groups 2 --rounds 3
+benchmark kernels 70 "$kernels bench/kernels.py bench/kernel_cases" \
+  "$PYTHON" bench/kernels.py --rounds 20 --seconds 55 --op masked_layer_norm --op variable_linear \
+  --op variable_reduction --op variable_patch_embedding
+benchmark kernels_attention 55 "$kernels bench/kernels.py bench/kernel_cases" \
+  "$PYTHON" bench/kernels.py --rounds 20 --seconds 35 --op variable_attention
+benchmark latency_table_tiny 50 "$networks vitresnas/latency bench/latency_table.py" \
+  "$PYTHON" bench/latency_table.py --space tiny --device cuda --dtype bf16 --batch-size 128 \
+  --seconds 25
 if command -v compute-sanitizer >/dev/null; then
-  # Tiny shapes only: every memory access is followed.
-  stage memcheck 45 compute-sanitizer --tool memcheck --error-exitcode 9 \
-    "${gpu_tests[@]}" tests/ops -k "40 and triton"
-  stage racecheck 45 compute-sanitizer --tool racecheck --error-exitcode 9 \
-    "${gpu_tests[@]}" tests/ops -k "40 and triton and bfloat16"
+  # Without the caching allocator: a tensor's end is then the end of its memory.
+  export PYTORCH_NO_CUDA_MEMORY_CACHING=1
+  for tool in memcheck racecheck initcheck; do
+    stage $tool 22 compute-sanitizer --tool $tool --error-exitcode 9 \
+      "$PYTHON" bench/sanitize.py --trials
+  done
 else
-  summary+="memcheck, racecheck: no compute-sanitizer on PATH"$'\n'
+  summary+="memcheck, racecheck, initcheck: no compute-sanitizer on PATH"$'\n'
 fi
 
 printf '\n%s' "$summary" | tee "$out/gpu_check.txt"

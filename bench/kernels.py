@@ -16,6 +16,7 @@ import importlib.util
 import itertools
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=None, help="32 on a CPU, 128 on a GPU")
     parser.add_argument("--rounds", type=int, default=50, help="samples per contender")
     parser.add_argument("--threads", type=int, default=None, help="on a CPU; 1 on a busy machine")
+    parser.add_argument("--seconds", type=float, help="begin no more rows after this long")
     parser.add_argument("--op", choices=TIMED, action="append", help="only this op")
     parser.add_argument("--aot", choices=TARGETS, help="compile for this target and time nothing")
     parser.add_argument("--triton-path", metavar="DIR", help="a Triton installed beside the other")
@@ -60,12 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = dispatch.default_device()
     batch = arguments.batch_size or (128 if device.type == "cuda" else 32)
     torch.manual_seed(0)
-    rows = []
+    rows, began, late = [], time.monotonic(), 0
     for name in arguments.op or TIMED:
         for work in works(name, batch, device):
             for backend in timed_backends(work):
+                if arguments.seconds and time.monotonic() - began > arguments.seconds:
+                    late += 1
+                    continue
                 rows.append(measure(work, backend, arguments.rounds))
                 say(line(rows[-1]))
+    if late:
+        say(f"{late} rows are left out: {arguments.seconds:.0f} s have passed")
     publish(rows, arguments)
     return 0 if all(row["max_error"] < TOLERANCE[row["dtype"]] for row in rows) else 2
 

@@ -74,7 +74,7 @@ def attention(
     }  # fmt: skip
     for name in FORCED[device.type]:
         forwards[f"SDPA, full width, {name}"] = functools.partial(forced, name=name, size=size)
-    if device.type == "cuda":
+    if device.type == "cuda" and shares == "full":  # each shape compiles for seconds
         forwards["flex_attention, compiled"] = functools.partial(flex, size=size)
     live, element = sum(heads) / len(heads), kind.itemsize
     pairs = batch * stage.tokens**2 * size

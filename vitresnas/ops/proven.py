@@ -18,7 +18,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 @functools.cache
 def proven(op: str, backend: str, architecture: str, results: Path = RESULTS) -> bool:
     """True where some results file of `architecture` ("sm_90") has rows for it and all passed."""
-    for path in sorted(results.glob("*/kernels.json")):
+    for path in sorted(results.glob("*/kernels*.json")):
         try:
             document = read_json(path, "bench")
         except VitresnasError:
