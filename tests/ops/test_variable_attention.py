@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.ops.rules import active, check_close, torch_empty_is_nan
-from vitresnas.errors import InputError
+from vitresnas.errors import BackendError, InputError
 from vitresnas.ops import native
 from vitresnas.ops.dispatch import choose, disagreement, reasons, use_backend
 from vitresnas.ops.variable_attention import OP, reference, variable_attention
@@ -18,8 +18,10 @@ GPU = pytest.mark.gpu
 BACKENDS = [
     pytest.param("reference", "cpu", id="reference"),
     pytest.param("cpp", "cpu", id="cpp"),
+    pytest.param("triton", "cpu", id="triton-interpreter"),
     pytest.param("reference", "cuda", id="reference-gpu", marks=GPU),
     pytest.param("cuda", "cuda", id="cuda-gpu", marks=GPU),
+    pytest.param("triton", "cuda", id="triton-gpu", marks=GPU),
 ]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -282,6 +284,18 @@ def test_the_compiled_backend_passes_the_check_at_first_use_and_is_chosen():
     view = case.qkv.unflatten(-1, (3, 2, 32))
     assert choose(OP, (view, case.heads)).name == "cpp"
     assert choose(OP, (view.half(), case.heads)).name == "reference"
+
+
+@pytest.mark.parametrize(("tokens", "head_dim", "words"), [(18, 64, "tokens"), (197, 48, "tokens"),
+                                                           (65, 40, "head dim")])  # fmt: skip
+def test_shapes_that_triton_has_no_kernel_for_go_to_another_backend(tokens, head_dim, words):
+    case = make(Sizes(1, tokens, head_dim, 1, (1,)))
+    view = case.qkv.unflatten(-1, (3, 1, head_dim))
+    why = " ".join(reasons(OP, "triton", (view, case.heads)))
+    assert words in why or "is not installed" in why or "GPU" in why
+    assert choose(OP, (view, case.heads)).name in ("cpp", "reference")
+    with use_backend("triton"), pytest.raises(BackendError):
+        variable_attention(case.qkv, case.heads, head_dim)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,24 @@ def _refused_by_cpp(inputs: Any) -> tuple[str, ...]:
     return (f"has no kernel for {inputs[0].dtype}: use float32, float64 or bfloat16",)
 
 
+def _forward_triton(*arguments: Any) -> Any:
+    from vitresnas.kernels import variable_attention as kernel
+
+    return kernel.forward(*arguments)
+
+
+def _backward_triton(*arguments: Any) -> Any:
+    from vitresnas.kernels import variable_attention as kernel
+
+    return kernel.backward(*arguments)
+
+
+def _refused_by_triton(inputs: Any) -> tuple[str, ...]:
+    from vitresnas.kernels import variable_attention as kernel
+
+    return tuple(kernel.refuses(inputs[0]))
+
+
 def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     heads = torch.tensor([2, 1], dtype=torch.int32, device=device)
@@ -103,6 +121,7 @@ OP = Op(
     "variable_attention",
     (
         Backend("cuda", cuda.forward, cuda.backward, cuda.refuses),
+        Backend("triton", _forward_triton, _backward_triton, _refused_by_triton),
         Backend("cpp", _forward_cpp, _backward_cpp, _refused_by_cpp),
         Backend("reference", plain.forward, plain.backward),
     ),
