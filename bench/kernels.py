@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="begin no more rows after this long")
     parser.add_argument("--op", choices=TIMED, action="append", help="only this op")
     parser.add_argument("--aot", choices=TARGETS, help="compile for this target and time nothing")
+    parser.add_argument("--language", choices=("triton", "cuda"), help="with --aot: only these")
     parser.add_argument("--triton-path", metavar="DIR", help="a Triton installed beside the other")
     parser.add_argument("--out", metavar="FILE", help="write the rows as a bench file")
     parser.add_argument("--json", action="store_true", help="the rows as JSON on stdout")
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.triton_path:
         use_triton_of(arguments.triton_path)
     if arguments.aot:
-        rows = compile_ahead(arguments.aot)
+        rows = compile_ahead(arguments.aot, arguments.language)
         publish(rows, arguments)
         return 2 if any(map(complaint, rows)) else 0
 
@@ -94,14 +95,14 @@ def use_triton_of(folder: str) -> None:
         raise InputError(f"there is no Triton in {folder}: install one there, with pip --target")
 
 
-def compile_ahead(target: str) -> list[dict[str, Any]]:
+def compile_ahead(target: str, language: str | None) -> list[dict[str, Any]]:
     """What the compilers make of every GPU kernel, here and now."""
     if dispatch.interpreting():
         raise InputError("TRITON_INTERPRET=1 compiles nothing: unset it")
-    sources = [triton_rows(target)]
-    if shutil.which("nvcc"):
+    sources = [triton_rows(target)] if language != "cuda" else []
+    if language == "cuda" or (language is None and shutil.which("nvcc")):
         sources.append(cuda_rows(target))
-    else:
+    elif language is None:
         say("no nvcc on PATH: the CUDA kernels are left out")
     rows = []
     for row in itertools.chain(*sources):
