@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from tests.ops.rules import active, check_close, settled, torch_empty_is_nan
 from vitresnas.errors import InputError
-from vitresnas.ops.dispatch import reasons, use_backend
+from vitresnas.ops.dispatch import interpreting, reasons, use_backend
 from vitresnas.ops.variable_patch_embedding import OP, reference, variable_patch_embedding
 
 GPU = pytest.mark.gpu
@@ -57,6 +58,16 @@ class Case:
 
     def arguments(self, leaves=None) -> Any:
         return (*(leaves or self.leaves()), self.widths)
+
+
+@pytest.fixture(autouse=True)
+def _few_steps_in_the_interpreter(monkeypatch):
+    """Tiles that sum 64 elements at a time: the interpreter pays by the step."""
+    if interpreting() and importlib.util.find_spec("triton"):
+        from vitresnas.kernels import variable_patch_embedding as kernel
+
+        tiles = {key: ((64, 64, 64), 4, 1) for key in kernel.TILES}
+        monkeypatch.setattr(kernel, "TILES", tiles)
 
 
 def make(shape, widths, dtype=torch.float32, compute=None, device="cpu", fill=0.0) -> Case:

@@ -91,6 +91,24 @@ def _refused_by_cpp(inputs: Any) -> tuple[str, ...]:
     return ()
 
 
+def _forward_triton(*arguments: Any) -> Any:
+    from vitresnas.kernels import variable_patch_embedding as kernel
+
+    return kernel.forward(*arguments)
+
+
+def _backward_triton(*arguments: Any) -> Any:
+    from vitresnas.kernels import variable_patch_embedding as kernel
+
+    return kernel.backward(*arguments)
+
+
+def _refused_by_triton(inputs: Any) -> tuple[str, ...]:
+    from vitresnas.kernels import variable_patch_embedding as kernel
+
+    return tuple(kernel.refuses(*inputs[:2]))
+
+
 def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
 
@@ -109,6 +127,7 @@ def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
 OP = Op(
     "variable_patch_embedding",
     (
+        Backend("triton", _forward_triton, _backward_triton, _refused_by_triton),
         Backend(
             "cpp",
             variable_patch_embedding_cpu.forward,
