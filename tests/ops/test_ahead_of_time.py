@@ -31,6 +31,7 @@ REGISTERS = 168  # a masked_layer_norm kernel: three blocks of four warps per mu
 NEEDED = {
     "variable_linear": ("tensor_core_instructions", "async_copy_instructions"),
     "variable_attention": ("tensor_core_instructions", "async_copy_instructions"),
+    "variable_patch_embedding": ("tensor_core_instructions",),
     "variable_reduction": ("tensor_core_instructions",),
 }
 
