@@ -10,6 +10,7 @@
 
 #define VITRESNAS_DEVICE __device__ __forceinline__
 #define VITRESNAS_UNROLL _Pragma("unroll")
+#define VITRESNAS_UNROLL_FOUR _Pragma("unroll 4")
 #define VITRESNAS_ROLLED _Pragma("unroll 1")
 
 namespace gpu {
@@ -24,11 +25,17 @@ VITRESNAS_DEVICE int block() { return static_cast<int>(blockIdx.x); }
 VITRESNAS_DEVICE void sync_block() { __syncthreads(); }
 VITRESNAS_DEVICE void sync_warp() { __syncwarp(); }
 
-// The same number, of unknown origin: what is computed from it is computed again where it is needed
+// thread() and block() read anew: what is computed from them is computed again where it is needed
 // rather than kept in registers all along.
-VITRESNAS_DEVICE int forgotten(int value) {
-    asm volatile("" : "+r"(value));
-    return value;
+VITRESNAS_DEVICE int thread_again() {
+    int index;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+    return index;
+}
+VITRESNAS_DEVICE int block_again() {
+    int index;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(index));
+    return index;
 }
 
 VITRESNAS_DEVICE Shared shared_begin() {
@@ -93,7 +100,9 @@ VITRESNAS_DEVICE Words load_global(const void *from) {
     return {{v.x, v.y, v.z, v.w}};
 }
 VITRESNAS_DEVICE void store_global(void *to, const Words &v) {
-    *static_cast<uint4 *>(to) = make_uint4(v.word[0], v.word[1], v.word[2], v.word[3]);
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.word[0]),
+                 "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3])
+                 : "memory");
 }
 VITRESNAS_DEVICE float load_global(const float *from) { return __ldg(from); }
 VITRESNAS_DEVICE int32_t load_global(const int32_t *from) { return __ldg(from); }

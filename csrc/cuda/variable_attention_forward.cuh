@@ -15,7 +15,7 @@ VITRESNAS_DEVICE void forward(const AttentionForward &a) {
 
     Shared q = me.shared, k = me.shared + Plan::K, v = me.shared + Plan::V;
     const auto *qkv = static_cast<const uint16_t *>(a.qkv);
-    const int64_t pitch = static_cast<int64_t>(3) * a.sizes.heads * D;
+    const int pitch = 3 * a.sizes.heads * D;
     const auto part = [&](int i) {
         return qkv + head_begin<S>(a.sizes, me.image, me.head, 3, i);
     };
@@ -30,9 +30,8 @@ VITRESNAS_DEVICE void forward(const AttentionForward &a) {
     const float factor = a.sizes.scale * LOG2_E;
     static_assert(S::STRIPS >= Plan::WARPS, "every warp waits for V once");
     VITRESNAS_ROLLED
-    for (int strip_ = me.warp; strip_ < S::STRIPS; strip_ += Plan::WARPS) {
-        int lane = gpu::forgotten(me.lane);
-        const int strip = gpu::forgotten(strip_);
+    for (int strip = me.warp; strip < S::STRIPS; strip += Plan::WARPS) {
+        int lane = me.lane_again();
         Words query[S::PAIRS];
         VITRESNAS_UNROLL
         for (int pair = 0; pair < S::PAIRS; ++pair)
@@ -41,7 +40,7 @@ VITRESNAS_DEVICE void forward(const AttentionForward &a) {
         // An even number of tiles of 8 keys; one beyond KEY_TILES is never computed and stays 0.
         float score[2 * S::STRIPS][4];
         VITRESNAS_UNROLL
-        for (int keys = 0; keys < S::STRIPS; ++keys) {
+        for (int keys = S::STRIPS - 1; keys >= 0; --keys) {  // the odd one first, then no more of it
             VITRESNAS_UNROLL
             for (int i = 0; i < 4; ++i) score[2 * keys][i] = score[2 * keys + 1][i] = 0;
             VITRESNAS_UNROLL
@@ -81,11 +80,11 @@ VITRESNAS_DEVICE void forward(const AttentionForward &a) {
             sum[r] += gpu::shuffle_xor(sum[r], 2);
         }
 
-        if (strip_ < Plan::WARPS) {
+        if (strip < Plan::WARPS) {
             gpu::wait_copies<0>();
             me.sync();
         }
-        lane = gpu::forgotten(me.lane);
+        lane = me.lane_again();
         float out[2 * S::PAIRS][4] = {};
         VITRESNAS_UNROLL
         for (int keys = 0; keys < S::STRIPS; ++keys) {
@@ -103,18 +102,18 @@ VITRESNAS_DEVICE void forward(const AttentionForward &a) {
             VITRESNAS_UNROLL
             for (int i = 0; i < 4; ++i) out[n][i] *= 1.0f / sum[i / 2];
 
-        lane = gpu::forgotten(me.lane);
-        const int image = gpu::forgotten(me.image), head = gpu::forgotten(me.head);
+        lane = me.lane_again();
+        const Problem mine = me.problem_again(a.sizes);
         write_strip<S, Element, S::PAIRS>(
             out, 1.0f, q, strip, 0,
-            static_cast<uint16_t *>(a.out) + head_begin<S>(a.sizes, image, head, 1, 0),
+            static_cast<uint16_t *>(a.out) + head_begin<S>(a.sizes, mine.image, mine.head, 1, 0),
             static_cast<int64_t>(a.sizes.heads) * D, lane);
         VITRESNAS_UNROLL
         for (int r = 0; r < 2; ++r) {
             const int row = fragment_row(lane, 2 * r);
             if (lane % 4 == 0 && S::exists(strip, row))
                 gpu::store_global(
-                    a.lse + (static_cast<int64_t>(image) * a.sizes.heads + head) * T +
+                    a.lse + (static_cast<int64_t>(mine.image) * a.sizes.heads + mine.head) * T +
                         strip * STRIP + row,
                     (most[r] + gpu::log2_approximate(sum[r])) * LN_2);
         }

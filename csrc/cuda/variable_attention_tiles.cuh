@@ -37,6 +37,16 @@ template <class Plan> struct Worker {
         active = head < gpu::load_global(heads + image / sizes.images_per_group);
     }
 
+    // The same numbers without a register to keep them in; see gpu::thread_again.
+    static VITRESNAS_DEVICE int lane_again() { return gpu::thread_again() % LANES; }
+    static VITRESNAS_DEVICE int warp_again() {
+        return Plan::PROBLEMS == 1 ? gpu::thread_again() / LANES : 0;
+    }
+    static VITRESNAS_DEVICE Problem problem_again(const AttentionSizes &sizes) {
+        const int slot = Plan::PROBLEMS == 1 ? 0 : gpu::thread_again() / LANES;
+        return problem(gpu::block_again() * Plan::PROBLEMS + slot, sizes.heads);
+    }
+
     VITRESNAS_DEVICE void sync() const {
         if constexpr (Plan::WARPS == 1)
             gpu::sync_warp();
@@ -55,11 +65,14 @@ VITRESNAS_DEVICE int64_t head_begin(const AttentionSizes &sizes, int image, int 
 
 // All T rows of a head, by all threads of its problem.
 template <class S, class Plan>
-VITRESNAS_DEVICE void copy_rows(Shared to, const uint16_t *from, int64_t pitch, int member) {
-    constexpr int CHUNKS = S::Rows::CHUNKS;
-    for (int i = member; i < S::T * CHUNKS; i += Plan::WARPS * LANES) {
-        const int row = i / CHUNKS, chunk = i % CHUNKS;
-        gpu::copy_async(to + S::Rows::offset(row, chunk), from + row * pitch + chunk * 8);
+VITRESNAS_DEVICE void copy_rows(Shared to, const uint16_t *from, int pitch, int member) {
+    constexpr int CHUNKS = S::Rows::CHUNKS, ALL = S::T * CHUNKS, THREADS = Plan::WARPS * LANES;
+    VITRESNAS_UNROLL
+    for (int n = 0; n < divide_up(ALL, THREADS); ++n) {
+        const int i = n * THREADS + member, row = i / CHUNKS, chunk = i % CHUNKS;
+        if (i < ALL)
+            gpu::copy_async(to + S::Rows::offset(row, chunk),
+                            from + static_cast<int64_t>(row) * pitch + chunk * 8);
     }
 }
 
@@ -81,7 +94,7 @@ VITRESNAS_DEVICE Words packed(const float (&left)[4], const float (&right)[4]) {
 // bytes leave at a time. PAIRS pairs of chunks from `first` on; nobody may read those rows any more.
 template <class S, class Element, int PAIRS>
 VITRESNAS_DEVICE void write_strip(const float (&c)[2 * PAIRS][4], float factor, Shared matrix,
-                                  int strip, int first, uint16_t *to, int64_t pitch, int lane) {
+                                  int strip, int first, uint16_t *to, int pitch, int lane) {
     gpu::sync_warp();
     const Place place = rows_first(lane);
     const Shared rows = matrix + strip * STRIP * S::Rows::PITCH;
@@ -99,10 +112,11 @@ VITRESNAS_DEVICE void write_strip(const float (&c)[2 * PAIRS][4], float factor, 
     }
     gpu::sync_warp();
     VITRESNAS_UNROLL
-    for (int i = lane; i < STRIP * 2 * PAIRS; i += LANES) {
+    for (int n = 0; n < PAIRS; ++n) {  // 16 rows of 2 chunks are 32 lanes
+        const int i = n * LANES + lane;
         const int row = i / (2 * PAIRS), chunk = first * 2 + i % (2 * PAIRS);
         if (S::exists(strip, row))
-            gpu::store_global(to + (strip * STRIP + row) * pitch + chunk * 8,
+            gpu::store_global(to + static_cast<int64_t>(strip * STRIP + row) * pitch + chunk * 8,
                               gpu::load_shared(rows + S::Rows::offset(row, chunk)));
     }
 }

@@ -74,9 +74,7 @@ int coverage(int tokens, int head_dim, int *covered) {
             for (int strip = warp; strip < S::STRIPS; strip += F::WARPS) ++covered[strip];
         for (int warp = 0; warp < B::WARPS; ++warp)
             for (int round = 0; round < B::ROUNDS; ++round)
-                for (int held = 0; held < B::AT_ONCE; ++held)
-                    if (B::first_keys(round, warp) + held < S::STRIPS)
-                        ++covered[S::STRIPS + B::first_keys(round, warp) + held];
+                ++covered[S::STRIPS + B::keys(round, warp)];
         for (int block = 0; block < B::BLOCKS; ++block)
             for (int warp = 0; warp < B::WARPS; ++warp)
                 for (int unit = warp; unit < B::strips(block) * B::UNITS; unit += B::WARPS)

@@ -8,6 +8,7 @@
 
 #define VITRESNAS_DEVICE inline
 #define VITRESNAS_UNROLL
+#define VITRESNAS_UNROLL_FOUR
 #define VITRESNAS_ROLLED
 
 namespace gpu {
@@ -23,7 +24,8 @@ inline int thread() { return machine().thread(); }
 inline int block() { return machine().block(); }
 inline void sync_block() { machine().sync_block(); }
 inline void sync_warp() { machine().sync_warp(); }
-inline int forgotten(int value) { return value; }
+inline int thread_again() { return thread(); }
+inline int block_again() { return block(); }
 inline Shared shared_begin() { return 0; }
 
 inline void copy_async(Shared to, const void *from) { machine().copy_async(to, from); }

@@ -105,20 +105,19 @@ template <int T, int D> struct ForwardPlan {
 template <int T, int D> struct BackwardPlan {
     using S = Shape<T, D>;
     static constexpr int PROBLEMS = T > 32 ? 1 : 4;
-    static constexpr int WARPS = T > 128 ? 9 : T > 32 ? S::STRIPS : 1;
-    static constexpr int AT_ONCE = T > 128 ? 2 : 1;       // strips of keys a warp holds
-    static constexpr int ROUNDS = divide_up(S::STRIPS, WARPS * AT_ONCE);
-    static constexpr int BLOCK = T > 128 ? 4 : S::STRIPS;  // strips of queries per block of dS
+    static constexpr int WARPS = T > 32 ? S::STRIPS : 1;  // per problem; each one strip of keys
+    static constexpr int ROUNDS = S::STRIPS / WARPS;
+    static_assert(WARPS * ROUNDS == S::STRIPS, "rounds end with all warps");
+    static constexpr int BLOCK = least(8, S::STRIPS);  // strips of queries per block of dS
     static constexpr int BLOCKS = divide_up(S::STRIPS, BLOCK);
     static_assert(ROUNDS == 1 || BLOCKS == 1, "dQ needs all keys of a block of queries at once");
-    static constexpr int UNIT = T > 128 ? 1 : S::PAIRS;    // pairs of columns of dQ per warp
-    static constexpr int UNITS = S::PAIRS / UNIT;          // per strip of queries
+    static constexpr int UNIT = T > 128 ? 1 : S::PAIRS;  // pairs of columns of dQ per warp
+    static constexpr int UNITS = S::PAIRS / UNIT;        // per strip of queries
     static_assert(UNITS * UNIT == S::PAIRS, "units cut the columns evenly");
     static constexpr int MIN_BLOCKS = T > 128 ? 1 : 3;
+    static constexpr bool HOLD = D < 64 && T < 128;  // K and V of a warp's keys stay in registers
 
-    static constexpr VITRESNAS_BOTH int first_keys(int round, int warp) {
-        return (round * WARPS + warp) * AT_ONCE;
-    }
+    static constexpr VITRESNAS_BOTH int keys(int round, int warp) { return round * WARPS + warp; }
     static constexpr VITRESNAS_BOTH int strips(int block) {
         return least(BLOCK, S::STRIPS - block * BLOCK);
     }
