@@ -16,6 +16,7 @@ from vitresnas.latency.progress import Silent
 from vitresnas.latency.rounds import Plan, kept, repeat, run_rounds, spoilt_visits
 from vitresnas.latency.stable import settle
 from vitresnas.latency.statistics import p10_width
+from vitresnas.latency.tail import measure_tail
 
 
 def _readings(times):
@@ -216,3 +217,20 @@ def test_the_width_of_a_price_covers_the_true_percentile():
         width = p10_width(list(samples)) * np.quantile(samples, 0.1)
         hits += samples[0] <= truth <= samples[0] + width
     assert hits >= 375
+
+
+def test_the_tail_of_single_images_is_told_and_needs_enough_samples():
+    machine, count = Machine(lambda now: 1.0), 0
+
+    def hiccup():
+        nonlocal count
+        count += 1
+        machine.now += 0.010 if count % 40 == 0 else 0.002
+
+    calls = {"smooth": machine.call(0.002), "hiccup": hiccup}
+    tail = measure_tail(calls, machine.measure, 100.0, clock=machine.clock)
+    assert tail
+    smooth, rough = tail["networks"]
+    assert smooth["p99"] == pytest.approx(2.04, abs=0.02) and rough["p99"] == pytest.approx(10.0)
+    assert rough["median"] == pytest.approx(2.0) and len(rough["samples"]) == 200
+    assert measure_tail(calls, machine.measure, 0.1, clock=machine.clock) is None

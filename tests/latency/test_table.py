@@ -188,3 +188,27 @@ def test_the_golden_file_of_schema_1_is_read_for_ever():
     assert table.condition.space == "digits"
     for pair in table.validation.pairs:
         assert table.milliseconds(pair.architecture) == pytest.approx(pair.predicted)
+
+
+def test_the_golden_file_of_schema_2_is_read_and_written_again(tmp_path):
+    golden = GOLDEN.with_name("latency_table_2.json")
+    tables = load_tables(golden)
+    full, bare = tables
+    for pair in full.whole_networks:
+        assert full.milliseconds(pair.architecture) == pytest.approx(pair.predicted)
+    assert full.drift and full.drift.stretches and full.drift.repeated == 7
+    assert full.memory and full.energy and full.telemetry and full.transfer
+    assert full.joules_per_image(full.validation.pairs[0].architecture) > 0.001
+    assert not (bare.drift or bare.memory or bare.energy or bare.telemetry or bare.transfer)
+    save_tables(tmp_path / "again.json", tables)
+    assert (tmp_path / "again.json").read_bytes() == golden.read_bytes()
+
+
+def test_an_upgraded_table_lacks_only_what_was_not_measured_then(tmp_path):
+    (table,) = load_tables(GOLDEN)
+    assert table.drift is None and table.memory is None and table.calibration_networks is None
+    save_tables(tmp_path / "upgraded.json", [table])
+    assert load_tables(tmp_path / "upgraded.json") == (table,)
+    assert json.loads((tmp_path / "upgraded.json").read_text())["schema"].endswith("/2")
+    with pytest.raises(InputError, match="holds no energy"):
+        table.joules_per_image(table.validation.pairs[0].architecture)

@@ -12,7 +12,7 @@ from pathlib import Path
 from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.latency.condition import DTYPES, RUNTIMES
 from vitresnas.latency.request import Request
-from vitresnas.latency.table import LatencyTable
+from vitresnas.latency.table import LatencyTable, load_tables
 from vitresnas.latency.validation import Validation
 from vitresnas.space.presets import SPACES, load_space
 
@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         runtime=arguments.runtime,
         threads=arguments.threads,
         seconds=arguments.seconds,
+        seed_from=arguments.seed_from,
+        measurements=arguments.measurements,
+        fresh=arguments.fresh,
     )
     from vitresnas.latency.build import build_table  # imports torch
 
@@ -37,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_json(summary(table, arguments.out))
     else:
         print(_in_words(table))
+        if table.transfer and arguments.seed_from:
+            from vitresnas.latency.transfer import beside_full
+
+            if found := beside_full(table, load_tables(arguments.seed_from)):
+                print(found)
     say(f"wrote {arguments.out}")
     return 0
 
@@ -49,6 +57,7 @@ def summary(table: LatencyTable, out: Path) -> dict[str, object]:
             document[role].pop("pairs")
     if document["drift"]:
         document["drift"].pop("readings")
+    document["telemetry"] = None
     return {**document, "entries": len(table.entries), "out": str(out)}
 
 
@@ -62,11 +71,18 @@ def _in_words(table: LatencyTable) -> str:
             f"time of a network = {terms} (model {calibration.model})",
             f"held-out, spaced ({ends[0]:.2f} to {ends[-1]:.2f} ms): {_errors(table.validation)}",
             f"held-out, uniform draws: {_errors(table.validation_uniform)}",
-            *(str(part) for part in (table.memory, table.drift) if part),
+            *(_tail(circumstances.get("tail"))),
+            *(str(p) for p in (table.transfer, table.memory, table.energy, table.drift) if p),
             f"measured for {circumstances['seconds']} s with {circumstances['priority']} priority; "
             f"other processes kept {circumstances['other_processes_cpus']} CPUs busy",
         )
     )
+
+
+def _tail(tail: dict[str, object] | None) -> tuple[str, ...]:
+    if not tail:
+        return ()
+    return (f"at batch 1 one call in a hundred takes {tail['p99_over_median']:.2f}x the median",)
 
 
 def _errors(validation: Validation) -> str:
@@ -96,6 +112,19 @@ def _parser() -> Parser:
     add("--runtime", default="eager", choices=RUNTIMES, help="how modules are run (eager)")
     add("--threads", type=int, help="CPU threads of torch (torch's own choice)")
     add("--seconds", type=float, default=36.0, help="about how long to measure (36)")
+    add(
+        "--seed-from",
+        type=Path,
+        metavar="FILE",
+        help="estimate this condition from another one in FILE and a few measurements",
+    )
+    add(
+        "--measurements",
+        type=int,
+        default=30,
+        help="operations and whole networks a transfer is fitted on (30); more are held out",
+    )
+    add("--fresh", action="store_true", help="measure again what --out holds of this condition")
     add(
         "--out",
         type=Path,

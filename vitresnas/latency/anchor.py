@@ -75,6 +75,10 @@ class Anchor:
         times = [self._measure(self._call) for _ in range(CALLS_PER_READING)]
         return median(host for host, _ in times), median(device for _, device in times)
 
+    def now(self) -> float:
+        """Its time at this moment, not logged."""
+        return median(self._times()[0] for _ in range(_QUIET_READINGS))
+
     def wait_until_quiet(self, seconds: float) -> bool:
         """Let a disturbance pass, for at most `seconds`; whether the level is reached again.
 
@@ -83,8 +87,7 @@ class Anchor:
         level, _ = level_and_noise([reading.host for reading in self._log.readings])
         end = self._clock() + seconds
         while True:
-            now = median(self._times()[0] for _ in range(_QUIET_READINGS))
-            if abs(now / level - 1.0) <= _QUIET:
+            if abs(self.now() / level - 1.0) <= _QUIET:
                 return True
             if self._clock() >= end:
                 return False

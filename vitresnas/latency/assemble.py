@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from vitresnas.files import JsonObject
 from vitresnas.latency.calibration import STATISTIC, features, fit
 from vitresnas.latency.condition import Condition
 from vitresnas.latency.drift import Drift, drifted
-from vitresnas.latency.memory import MemoryCheck
 from vitresnas.latency.networks import Cost, NetworkChoice
 from vitresnas.latency.partial import PartialLog, Visit
 from vitresnas.latency.rounds import REPEATS, kept, spoilt_visits
@@ -55,9 +55,9 @@ def assemble(
     log: PartialLog,
     circumstances: JsonObject,
     environment: JsonObject,
-    memory: MemoryCheck | None = None,
+    **parts: Any,
 ) -> LatencyTable:
-    """Fit on the calibration networks, validate on the others."""
+    """Fit on the calibration networks, validate on the others; `parts`: what else a table holds."""
     visits = kept("network", log)
     measured = {network: _timing(visits[network.id], host_is_device=True) for network in choice.all}
     calibration = fit(
@@ -88,7 +88,7 @@ def assemble(
         environment=environment,
         calibration_networks=validate(choice.calibration),
         drift=drift_of(log),
-        memory=memory,
+        **parts,
     )
 
 

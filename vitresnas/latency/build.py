@@ -26,17 +26,33 @@ from vitresnas.latency.anchor import Anchor, anchor_call
 from vitresnas.latency.assemble import assemble, estimated_cost, operation_timings
 from vitresnas.latency.bench import Bench
 from vitresnas.latency.busy import Watch, busy_warning, load_average, other_cpus_now
+from vitresnas.latency.calibration import features
 from vitresnas.latency.condition import Condition
+from vitresnas.latency.energy import Energy, fit_energy
 from vitresnas.latency.memory import MemoryCheck, peak_bytes
-from vitresnas.latency.networks import NETWORKS_NEEDED, NetworkChoice, choose_networks
+from vitresnas.latency.networks import (
+    CALIBRATION_NETWORKS,
+    NETWORKS_NEEDED,
+    NetworkChoice,
+    choose_networks,
+)
 from vitresnas.latency.partial import PartialLog
 from vitresnas.latency.priority import NORMAL, measuring_priority
 from vitresnas.latency.progress import Progress, default_progress
 from vitresnas.latency.request import Request, resolve_condition, resolve_device
 from vitresnas.latency.rounds import Plan, repeat, run_rounds, spoilt_visits
 from vitresnas.latency.runtime import Call
-from vitresnas.latency.table import LatencyTable, load_tables, merge_tables, save_tables
+from vitresnas.latency.table import (
+    LatencyTable,
+    Transfer,
+    load_tables,
+    merge_tables,
+    save_tables,
+)
+from vitresnas.latency.tail import measure_tail
+from vitresnas.latency.telemetry import HOW, Recorder, measure_energy, nvml_of
 from vitresnas.latency.timing import Timing
+from vitresnas.latency.transfer import choose_pieces, choose_seed, reusable, transfer
 from vitresnas.space.operations import Operation, operations
 from vitresnas.space.search_space import SearchSpace
 
@@ -47,6 +63,7 @@ _NETWORK_ROUNDS = (5, 24)
 _MEMORY_NETWORKS = 4  # besides the ends of the space
 _PRECISION = 0.01  # interval of a price that needs no more rounds
 _REPEAT_SHARE = 0.5  # of the time, for what drift has spoilt
+_TAIL_SHARE = 0.1  # of the time, at batch 1
 _WAIT_SHARE = 0.2  # of the time, for a disturbance to pass before that
 
 
@@ -72,12 +89,16 @@ def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) 
     run = _start(space, request, out, progress)
     watch, begin = Watch(), time.perf_counter()
     with _timing_conditions(run):
+        with measuring_priority(run.condition.threads):
+            run.anchor.warm_up()
+            _reuse(run, request, _earlier(out))
         pieces = _prepare_operations(run)  # compilers get no priority
         with measuring_priority(run.condition.threads) as priority:
-            run.anchor.warm_up()
             operation_rounds = _time_operations(run, pieces)
             choice, networks, network_rounds = _time_networks(run)
             _repeat_drifted(run, pieces, networks)
+            energy = _measure_energy(run, choice, networks)
+            tail = _measure_tail(run, choice, networks)
     other_cpus = watch.other_cpus()
     circumstances: JsonObject = {
         "seed": SEED,
@@ -85,9 +106,11 @@ def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) 
         "resumed": run.resumed,
         "operation_rounds": operation_rounds,
         "network_rounds": network_rounds,
+        "operations_reused": len(run.reused),
         "priority": priority,
         "other_processes_cpus": other_cpus,
         "load_average_1_minute": load_average(),
+        "tail": tail,
     }
     table = assemble(
         run.condition,
@@ -96,11 +119,17 @@ def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) 
         run.log,
         circumstances,
         describe_environment(),
-        _check_memory(run, choice),
+        memory=_check_memory(run, choice),
+        energy=energy,
+        telemetry=run.recorder.to_json(),
+        transfer=run.seed
+        and Transfer(str(run.seed.condition), len(run.pieces), len(choice.calibration)),
     )
     # Read again: another condition may have been written while this one was measured.
     save_tables(out, merge_tables(_earlier(out), table))
     run.log.remove()
+    if warning := run.recorder.warning():
+        progress.say(warning)
     if table.drift and table.drift.stretches:
         progress.say(str(table.drift))
     if priority == NORMAL and (warning := busy_warning(other_cpus)):
@@ -136,7 +165,7 @@ def _earlier(out: Path) -> tuple[LatencyTable, ...]:
     return load_tables(out) if out.exists() else ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Run:
     """What one run of `build_table` works with."""
 
@@ -148,11 +177,22 @@ class _Run:
     operation_plan: Plan
     network_plan: Plan
     anchor: Anchor
+    recorder: Recorder
     resumed: bool
+    pieces: tuple[Operation, ...]  # to measure: the others are reused, or estimated from the seed
+    seed: LatencyTable | None
+    reused: Mapping[Operation, Timing]
 
-    def timings(self) -> dict[Operation, Timing]:
-        """What the pieces took, by what is logged so far."""
-        return operation_timings(self.log, self.space.operations(), self.bench.host_is_device)
+    def timings(self) -> Mapping[Operation, Timing]:
+        """What the space's pieces took, by what is logged so far."""
+        measured = operation_timings(self.log, self.pieces, self.bench.host_is_device)
+        known, wanted = {**self.reused, **measured}, self.space.operations()
+        return transfer(self.seed, known, wanted) if self.seed else {o: known[o] for o in wanted}
+
+    def between(self) -> None:
+        """What happens between two measurements."""
+        self.anchor.occasion()
+        self.recorder.occasion()
 
 
 def _start(space: SearchSpace, request: Request, out: Path, progress: Progress) -> _Run:
@@ -160,7 +200,17 @@ def _start(space: SearchSpace, request: Request, out: Path, progress: Progress) 
     progress.say(f"{len(space.operations())} distinct operations; {condition}")
     if warning := busy_warning(other_cpus_now()):
         progress.say(warning)
-    subject = {"condition": condition.to_json(), "seconds": request.seconds, "seed": SEED}
+    subject: JsonObject = {
+        "condition": condition.to_json(),
+        "seconds": request.seconds,
+        "seed": SEED,
+        "fresh": request.fresh,
+    }
+    pieces, seed = space.operations(), None
+    if request.seed_from:
+        seed = _seed(request, condition, pieces, out)
+        pieces = choose_pieces(seed, pieces, request.measurements - CALIBRATION_NETWORKS)
+        subject["transfer"] = [str(operation) for operation in pieces]
     log, message = PartialLog.open(partial_path(out), subject)
     if message:
         progress.say(message)
@@ -171,6 +221,10 @@ def _start(space: SearchSpace, request: Request, out: Path, progress: Progress) 
         condition=condition,
         bench=bench,
         anchor=Anchor(anchor_call(device), bench.time_piece, log),
+        recorder=Recorder(nvml_of(device)),
+        pieces=pieces,
+        seed=seed,
+        reused={},
         log=log,
         progress=progress,
         operation_plan=Plan(*_OPERATION_ROUNDS, _OPERATIONS_SHARE * request.seconds, _PRECISION),
@@ -181,8 +235,36 @@ def _start(space: SearchSpace, request: Request, out: Path, progress: Progress) 
     )
 
 
+def _seed(
+    request: Request, condition: Condition, wanted: tuple[Operation, ...], out: Path
+) -> LatencyTable:
+    """The table to estimate from; a full table is never replaced by an estimate."""
+    assert request.seed_from is not None
+    for table in _earlier(out):
+        if table.condition.key == condition.key and not table.transfer:
+            raise InputError(
+                f"{out} holds this condition measured in full, which no transfer replaces: give "
+                "another --out"
+            )
+    return choose_seed(load_tables(request.seed_from), condition, wanted)
+
+
+def _reuse(run: _Run, request: Request, tables: tuple[LatencyTable, ...]) -> None:
+    """Leave out what another space, or an earlier run, measured on this machine as it is now."""
+    if request.fresh or run.seed:
+        return
+    known = reusable(tables, run.condition, run.anchor.now()) if tables else {}
+    run.reused = {piece: known[piece] for piece in run.pieces if piece in known}
+    run.pieces = tuple(piece for piece in run.pieces if piece not in known)
+    if run.reused:
+        run.progress.say(
+            f"{len(run.reused)} operations were measured under this condition before and are "
+            "reused: --fresh measures them again"
+        )
+
+
 def _prepare_operations(run: _Run) -> dict[str, Call]:
-    pieces = run.space.operations()
+    pieces = run.pieces
     if run.condition.runtime != "compile":
         return run.bench.pieces(pieces)
     run.progress.say(
@@ -203,7 +285,7 @@ def _time_operations(run: _Run, calls: Mapping[str, Call]) -> int:
             run.log,
             run.operation_plan,
             step,
-            between=run.anchor.occasion,
+            between=run.between,
         )
 
 
@@ -222,7 +304,7 @@ def _time_networks(run: _Run) -> tuple[NetworkChoice, dict[str, Call], int]:
             run.log,
             run.network_plan,
             step,
-            between=run.anchor.occasion,
+            between=run.between,
         )
     return choice, calls, rounds
 
@@ -243,7 +325,7 @@ def _repeat_drifted(run: _Run, pieces: Mapping[str, Call], networks: Mapping[str
         if count := spoilt_visits(phase, run.log):
             with run.progress.phase(f"{count} {phase} measurements again, after drift") as step:
                 seconds = 0.5 * _REPEAT_SHARE * total
-                repeat(phase, calls, measure, run.log, seconds, step, between=run.anchor.occasion)
+                repeat(phase, calls, measure, run.log, seconds, step, between=run.between)
 
 
 def _check_memory(run: _Run, choice: NetworkChoice) -> MemoryCheck:
@@ -257,11 +339,44 @@ def _check_memory(run: _Run, choice: NetworkChoice) -> MemoryCheck:
     return MemoryCheck(how[0], ids, tuple(predicted), measured)
 
 
+def _measure_tail(run: _Run, choice: NetworkChoice, calls: Mapping[str, Call]) -> JsonObject | None:
+    """p99 of the ends and the middle of the held-out networks, at batch 1."""
+    if run.condition.batch_size != 1:
+        return None
+    ids = [choice.validation[index].id for index in (0, len(choice.validation) // 2, -1)]
+    seconds = _TAIL_SHARE * (run.operation_plan.seconds + run.network_plan.seconds)
+    tailed = {id_: calls[id_] for id_ in ids}
+    return measure_tail(tailed, run.bench.time_network, seconds)
+
+
+def _measure_energy(run: _Run, choice: NetworkChoice, calls: Mapping[str, Call]) -> Energy | None:
+    """Energy of the calibration networks, where the device counts it."""
+    if run.recorder.nvml is None:
+        return None
+    found = measure_energy(
+        run.recorder.nvml,
+        {network.id: calls[network.id] for network in choice.calibration},
+        run.condition.batch_size,
+        torch.cuda.synchronize,
+    )
+    if found is None:
+        return None
+    joules, idle = found
+    timings = run.timings()
+    rows = [
+        features((piece, timings[piece]) for piece in operations(network))
+        for network in choice.calibration
+    ]
+    return fit_energy(HOW, list(joules), rows, list(joules.values()), idle)
+
+
 def _estimate(run: _Run, calls: Mapping[str, Call]) -> str:
     """How long all will take, from one call of each piece."""
     seconds = {name: run.bench.time_piece(call)[0] / 1000.0 for name, call in calls.items()}
     ends = (*operations(run.space.smallest), *operations(run.space.largest))
-    one_network = sum(seconds[str(operation)] for operation in ends) / 2.0
+    elsewhere = {**dict(run.seed.entries if run.seed else ()), **run.reused}
+    known = {str(one): timing.host.median / 1000.0 for one, timing in elsewhere.items()}
+    one_network = sum({**known, **seconds}[str(operation)] for operation in ends) / 2.0
     total = run.operation_plan.expected_seconds(sum(seconds.values()))
     # Each visit of a network calls it twice.
     total += run.network_plan.expected_seconds(2.0 * NETWORKS_NEEDED * one_network)

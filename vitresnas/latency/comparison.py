@@ -22,12 +22,11 @@ from vitresnas.latency.calibration import (
     features,
     predict_left_out,
 )
-from vitresnas.latency.statistics import kendall_tau, percentage_errors
+from vitresnas.latency.statistics import kendall_tau, percentage_errors, ridge
 from vitresnas.latency.table import LatencyTable
 from vitresnas.space.architecture import Architecture
 from vitresnas.space.operations import OPERATION_KINDS, operations
 
-_PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
 _STUMPS, _STEP = 60, 0.1
 
 Learn = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
@@ -87,7 +86,7 @@ def compare(table: LatencyTable) -> Comparison:
     for name, model in MODELS.items():
         guesses[name] = predict_left_out(model, found, measured)
     rows = np.array([_shape(pair.architecture, f) for pair, f in zip(pairs, found, strict=True)])
-    for name, learn in (("affine + ridge", _ridge), ("affine + boosted", _boosted)):
+    for name, learn in (("affine + ridge", ridge), ("affine + boosted", _boosted)):
         guesses[name] = _residual_left_out(found, rows, measured, learn)
     scores = tuple(_score(name, values, measured) for name, values in guesses.items())
     return Comparison(scores, len(pairs))
@@ -131,20 +130,6 @@ def _residual_left_out(
         )[-1]
         guesses.append(affine * float(np.exp(predict(scaled[index : index + 1])[0])))
     return guesses
-
-
-def _ridge(rows: np.ndarray, wanted: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    columns = np.hstack((np.ones((len(rows), 1)), rows))
-    best = (np.inf, np.zeros(columns.shape[1]))
-    for penalty in _PENALTIES:
-        gram = columns.T @ columns + penalty * np.eye(columns.shape[1])
-        inverse = np.linalg.solve(gram, columns.T)
-        leverage = np.einsum("ij,ji->i", columns, inverse)
-        weights = inverse @ wanted
-        # Leave-one-out without refitting: the residual over one minus the leverage.
-        loss = float(np.mean(((wanted - columns @ weights) / (1.0 - leverage)) ** 2))
-        best = min(best, (loss, weights), key=lambda pair: pair[0])
-    return lambda new: np.hstack((np.ones((len(new), 1)), new)) @ best[1]
 
 
 def _boosted(rows: np.ndarray, wanted: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

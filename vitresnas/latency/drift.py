@@ -119,6 +119,13 @@ class Drift:
     left: int
 
     @property
+    def level(self) -> float | None:
+        """The anchor's host milliseconds; None after too short a run."""
+        if len(self.readings) < LEAST_READINGS:
+            return None
+        return level_and_noise([reading.host for reading in self.readings])[0]
+
+    @property
     def share_repeated(self) -> float:
         return self.repeated / self.measured if self.measured else 0.0
 

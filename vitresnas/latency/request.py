@@ -11,7 +11,10 @@ from pathlib import Path
 
 from vitresnas.errors import InputError
 from vitresnas.latency.condition import DTYPES, RUNTIMES, Condition
+from vitresnas.latency.networks import CALIBRATION_NETWORKS
 from vitresnas.space.search_space import SearchSpace
+
+LEAST_MEASUREMENTS = CALIBRATION_NETWORKS + 10  # two operations of every kind
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,9 @@ class Request:
     """How to measure; `None` leaves the choice to this machine.
 
     `seconds`: about how long to measure. Fewer than the least number of rounds are never taken, so
-    a slow device or a large space takes longer.
+    a slow device or a large space takes longer. `seed_from`: a file with another condition to
+    estimate this one from, by `measurements` of operations and networks. `fresh`: measure again
+    what the file to write holds already under this condition.
     """
 
     device: str = "auto"
@@ -28,6 +33,9 @@ class Request:
     runtime: str = "eager"
     threads: int | None = None
     seconds: float = 36.0
+    seed_from: Path | None = None
+    measurements: int = 30
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -38,6 +46,11 @@ class Request:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}: use a whole number of at least 1")
+        if self.measurements < LEAST_MEASUREMENTS:
+            raise InputError(
+                f"measurements is {self.measurements}: a transfer needs at least "
+                f"{LEAST_MEASUREMENTS}, of which {CALIBRATION_NETWORKS} are whole networks"
+            )
         if not 0 < self.seconds < math.inf:
             raise InputError(f"seconds is {self.seconds}: use a time above zero")
 

@@ -102,6 +102,26 @@ def relative_width(samples: Sequence[float]) -> float:
     return (high - low) / float(np.median(samples))
 
 
+_PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
+
+
+def ridge(rows: np.ndarray, wanted: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Ridge regression on columns of about unit size, its penalty chosen by leave-one-out."""
+    center, mean = rows.mean(axis=0), float(wanted.mean())
+    columns, left = rows - center, wanted - mean
+    best = (math.inf, np.zeros(columns.shape[1]))
+    for penalty in _PENALTIES:
+        gram = columns.T @ columns + penalty * np.eye(columns.shape[1])
+        inverse = np.linalg.solve(gram, columns.T)
+        # Leave-one-out without refitting: the residual over one minus the leverage.
+        leverage = np.einsum("ij,ji->i", columns, inverse) + 1.0 / len(rows)
+        weights = inverse @ left
+        spare = np.maximum(1.0 - leverage, 1e-6)
+        loss = float(np.mean(((left - columns @ weights) / spare) ** 2))
+        best = min(best, (loss, weights), key=lambda pair: pair[0])
+    return lambda new: mean + (new - center) @ best[1]
+
+
 def p10_width(samples: Sequence[float]) -> float:
     """Width of the 95 % interval of the tenth percentile over that percentile.
 

@@ -7,7 +7,7 @@ time would win searches. Reading and pricing need no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,10 +27,39 @@ from vitresnas.space.operations import Operation, operation_from_json, operation
 KIND = "latency_table"
 VERSION = 2
 
-SINCE_VERSION_2 = ("calibration_networks", "drift", "memory", "energy")
+SINCE_VERSION_2 = ("calibration_networks", "drift", "memory", "energy", "telemetry", "transfer")
 
 Entry = tuple[Operation, Timing]
 Optional = TypeVar("Optional")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """That a table was seeded from another: which one, and how much of it was measured itself."""
+
+    source: str
+    operations_measured: int
+    networks_fitted: int
+
+    def __str__(self) -> str:
+        return (
+            f"transferred from ({self.source}) by {self.operations_measured} operations and "
+            f"{self.networks_fitted} whole networks; the other operations are estimates"
+        )
+
+    def to_json(self) -> JsonObject:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> Transfer:
+        reader = Fields(value, where)
+        found = cls(
+            reader.text("source"),
+            reader.integer("operations_measured"),
+            reader.integer("networks_fitted"),
+        )
+        reader.done()
+        return found
 
 
 @dataclass(frozen=True)
@@ -51,6 +80,8 @@ class LatencyTable:
     drift: Drift | None = None
     memory: MemoryCheck | None = None
     energy: Energy | None = None
+    telemetry: JsonObject | None = field(default=None, hash=False)
+    transfer: Transfer | None = None
 
     def milliseconds(self, architecture: Architecture) -> float:
         """Predicted time of one batch. Raises MissingLatency for a piece that is not priced."""
@@ -123,6 +154,8 @@ class LatencyTable:
             "drift": self.drift and self.drift.to_json(),
             "memory": self.memory and self.memory.to_json(),
             "energy": self.energy and self.energy.to_json(),
+            "telemetry": self.telemetry,
+            "transfer": self.transfer and self.transfer.to_json(),
         }
 
     @classmethod
@@ -144,6 +177,8 @@ class LatencyTable:
             drift=_optional(reader, "drift", Drift.from_json, where),
             memory=_optional(reader, "memory", MemoryCheck.from_json, where),
             energy=_optional(reader, "energy", Energy.from_json, where),
+            telemetry=_optional(reader, "telemetry", _looks, where),
+            transfer=_optional(reader, "transfer", Transfer.from_json, where),
         )
         reader.done()
         if len(table._by_operation) != len(table.entries):
@@ -269,6 +304,14 @@ def _optional(
     """A part that only some tables have; null where it was not measured."""
     value = reader.take(name, default=None)
     return None if value is None else parse(value, f"{where}, {name}")
+
+
+def _looks(value: object, where: str) -> JsonObject:
+    """What NVML said is kept as it came: names differ from driver to driver."""
+    reader = Fields(value, where)
+    found = {"looks": list(reader.items("looks", lambda item, _: item))}
+    reader.done()
+    return found
 
 
 def _free_object(reader: Fields, name: str) -> JsonObject:
