@@ -111,7 +111,7 @@ def _parser() -> Parser:
     add("--dtype", default="fp32", choices=DTYPES, help="weights and activations (fp32)")
     add("--runtime", default="eager", choices=RUNTIMES, help="how modules are run (eager)")
     add("--threads", type=int, help="CPU threads of torch (torch's own choice)")
-    add("--seconds", type=float, default=36.0, help="about how long to measure (36)")
+    add("--seconds", type=float, default=30.0, help="about how long to measure (30)")
     add(
         "--seed-from",
         type=Path,

@@ -32,7 +32,7 @@ class Request:
     batch_size: int | None = None
     runtime: str = "eager"
     threads: int | None = None
-    seconds: float = 36.0
+    seconds: float = 30.0
     seed_from: Path | None = None
     measurements: int = 30
     fresh: bool = False
