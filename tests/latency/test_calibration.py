@@ -70,6 +70,14 @@ def test_no_kind_becomes_free_because_kinds_grow_together(networks):
             assert all(dict(calibration.coefficients)[kind] > 0.2 for kind in ("attention", "mlp"))
 
 
+def test_a_model_that_makes_a_kind_free_is_not_chosen_however_well_it_fits(networks):
+    found = [_features(network) for network in networks]
+    measured = [0.01 * one["attention"] + 2.0 * one["mlp"] + one["reduction"] for one in found]
+    calibration = fit(found, measured)
+    assert dict(calibration.comparison)["kinds"] == min(dict(calibration.comparison).values())
+    assert calibration.model != "kinds"
+
+
 def test_overlapping_host_and_device_times_are_the_larger_of_both(networks):
     # Launch-bound at the small end, compute-bound at the large one.
     found = [_features(network, launch=0.08) for network in networks]

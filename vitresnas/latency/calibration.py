@@ -27,6 +27,7 @@ from vitresnas.space.operations import OPERATION_KINDS, Operation
 
 STATISTIC = "p10"
 TOLERATED_LOSS = 1.25
+_LEAST_SHARE = 0.2  # of the common scale, for attention and MLPs
 _SHRINKAGE = 0.001  # of the weight of the networks
 
 # From the simplest up.
@@ -118,9 +119,13 @@ def fit(networks: Sequence[dict[str, float]], measured: Sequence[float]) -> Cali
         if not (host_is_device and {"host", "max"} & set(model))
     }
     loss = {name: _leave_one_out(model, networks, measured) for name, model in candidates.items()}
-    bound = TOLERATED_LOSS * min(loss.values())
-    model = next(name for name in candidates if loss[name] <= bound)
-    weights = solve(candidates[model], networks, measured)
+    solved = {name: solve(model, networks, measured) for name, model in candidates.items()}
+    # Noise can still pull a kind to nothing: a search would take such pieces for free.
+    common = solved["scale"][0]
+    sound = {n: loss[n] for n in candidates if not _frees(candidates[n], solved[n], common)}
+    bound = TOLERATED_LOSS * min(sound.values())
+    model = next(name for name in sound if loss[name] <= bound)
+    weights = solved[model]
     plain = percentage_errors([network["device"] for network in networks], measured)
     comparison = {**loss, "sum": float(np.mean(plain))}
     return Calibration(
@@ -129,6 +134,12 @@ def fit(networks: Sequence[dict[str, float]], measured: Sequence[float]) -> Cali
         tuple(sorted(zip(candidates[model], weights, strict=True))),
         tuple(sorted((name, round(value, 4)) for name, value in comparison.items())),
     )
+
+
+def _frees(model: Sequence[str], weights: Sequence[float], common: float) -> bool:
+    """Whether a model prices the pieces that networks are made of at next to nothing."""
+    found = dict(zip(model, weights, strict=True))
+    return any(found.get(kind, common) < _LEAST_SHARE * common for kind in ("attention", "mlp"))
 
 
 def solve(
