@@ -1,11 +1,18 @@
-"""What a super-network training step costs: the largest net, the paper's masks, and slices.
+"""What a super-network training step costs, path by path.
 
     python bench/supernet_step.py --space tiny --batch-size 32 --groups 4 --device cpu --out FILE
 
-Rows: `dense` (the largest network as a plain model, no masks), `masked` (the paper's way: full
-width times masks, with SDPA), `sliced` (each group only its part). All paths run the same
-committed draws, interleaved, so that a busy machine disturbs them alike. A step is forward, loss
-and backward. Before anything is timed, the paths' losses and gradients are compared.
+dense            the largest network as a plain model, no masks
+masked           full width times masks, eager: the paper's way, here with SDPA
+masked-math      the same without SDPA: softmax of a product, as the paper's own code computes it
+masked-compiled  `masked` under torch.compile: the strong baseline
+sliced           each group only its part, plain torch on slices
+fused            variable-width kernels on full-width storage
+fused-graph      `fused` as one CUDA graph (GPU only)
+
+All paths run the same committed draws, interleaved, so that a busy machine disturbs them alike. A
+step is forward, loss and backward. Before anything is timed, the gradients of all paths are
+compared.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.errors import InputError, VitresnasError
@@ -30,10 +38,12 @@ from vitresnas.latency.request import resolve_device
 from vitresnas.models import create_model
 from vitresnas.space import Architecture, SearchSpace, load_space, macs
 from vitresnas.supernet import Supernet, draw_architectures
+from vitresnas.supernet.architecture_table import encode
 
 DRAWS, DRAW_SEED, WARM_UP = 16, 2021, 1
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PATHS = ("dense", "masked", "sliced")
+PATHS = ("dense", "masked", "masked-math", "masked-compiled", "sliced", "fused", "fused-graph")
+PROFILED = 25  # operators kept of a profile
 Draw = tuple[Architecture, ...]
 
 
@@ -43,13 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(0)
     space = load_space(options.space)
     draws = committed_draws(space, options.groups)
-    steps = build_steps(space, options)
     worst = check_paths_agree(space, options)
-    say(f"masked and sliced agree: largest relative gradient error {worst:.1e} (fp32, one draw)")
+    say(f"the paths agree: largest relative gradient error {worst:.1e} (fp32, one draw)")
+    steps = build_steps(space, options)
     samples = time_steps(steps, draws, options.rounds, options.device)
     peaks = {path: peak_bytes(step, draws, options.device) for path, step in steps.items()}
+    launches = {
+        path: count_launches(step, draws[0], options.device) for path, step in steps.items()
+    }
 
-    rows = [row(path, samples[path], peaks[path], space, draws, options) for path in steps]
+    rows = [
+        row(path, samples[path], peaks[path], launches[path], space, draws, options)
+        for path in steps
+    ]
     payload = {
         "environment": describe_environment(),
         "rows": rows,
@@ -59,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "space": space.name,
         "summary": summary(rows),
     }
+    if options.profile:
+        payload["profile"] = {path: profile(steps[path], draws) for path in options.profile}
     print_rows(rows, payload["summary"])
     if options.out:
         write_json(options.out, "bench", payload)
@@ -80,7 +98,15 @@ def parse(argv: Sequence[str] | None) -> Any:
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="fp32", choices=DTYPES, help="bf16, fp16: by autocast")
     parser.add_argument("--rounds", type=int, default=5, help="passes over all 16 draws")
-    parser.add_argument("--paths", nargs="+", default=PATHS, choices=PATHS)
+    parser.add_argument("--paths", nargs="+", choices=PATHS, help="all that run on the device")
+    parser.add_argument(
+        "--profile",
+        nargs="+",
+        choices=PATHS,
+        metavar="PATH",
+        default=[],
+        help="add where the time of these paths goes, operator by operator",
+    )
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(argv)
@@ -92,6 +118,13 @@ def parse(argv: Sequence[str] | None) -> Any:
     if options.rounds < 1:
         raise InputError(f"rounds is {options.rounds}: use at least 1")
     options.device = resolve_device(options.device)
+    on_gpu = options.device != "cpu"
+    if options.paths is None:
+        options.paths = [path for path in PATHS if on_gpu or path != "fused-graph"]
+    if "fused-graph" in options.paths and not on_gpu:
+        raise InputError("path fused-graph replays a CUDA graph: use --device cuda")
+    if missing := set(options.profile) - set(options.paths):
+        raise InputError(f"--profile names {', '.join(sorted(missing))}: add it to --paths")
     return options
 
 
@@ -107,33 +140,84 @@ def active_share(space: SearchSpace, draws: Sequence[Draw]) -> float:
     return statistics.mean(drawn) / macs(space.largest)
 
 
-def build_steps(space: SearchSpace, options: Any) -> dict[str, Callable[[Draw], None]]:
+def build_steps(space: SearchSpace, options: Any) -> dict[str, Callable[[Draw], Any]]:
+    """By path: a step on one draw, which returns all gradients."""
     images, targets = make_batch(space, options.batch_size, options.device)
-    autocast = torch.autocast(
-        torch.device(options.device).type,
-        dtype=DTYPES[options.dtype],
-        enabled=options.dtype != "fp32",
-    )
+    dtype = DTYPES[options.dtype]
+    return {path: step_of(path, space, images, targets, dtype) for path in options.paths}
 
-    def step_of(path: str) -> Callable[[Draw], None]:
-        model = build_model(space, path).to(options.device)
-        parameters = list(model.parameters())
 
-        def step(draw: Draw) -> None:
-            with autocast:
-                logits = model(images) if path == "dense" else model(images, draw)
-                loss = F.cross_entropy(logits.float(), targets)
-            torch.autograd.grad(loss, parameters)
+def step_of(
+    path: str, space: SearchSpace, images: Tensor, targets: Tensor, dtype: torch.dtype
+) -> Callable[[Draw], Any]:
+    model = build_model(space, path).to(images.device)
+    parameters = list(model.parameters())
+    kind = images.device.type
 
-        return step
+    def gradients(forward: Callable[[], Tensor]) -> Sequence[Tensor]:
+        with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):
+            logits = forward()
+        return torch.autograd.grad(F.cross_entropy(logits.float(), targets), parameters)
 
-    return {path: step_of(path) for path in options.paths}
+    if path == "dense":
+        return lambda draw: gradients(lambda: model(images))
+    assert isinstance(model, Supernet)
+    if path == "masked-compiled":
+        by_table = torch.compile(model.forward_table)
+
+        def compiled(draw: Draw) -> Sequence[Tensor]:
+            table_LFG = encode(draw).to(images.device)
+            return gradients(lambda: by_table(images, table_LFG)["class"])
+
+        return compiled
+    if path == "masked-math":
+
+        def explicit(draw: Draw) -> Sequence[Tensor]:
+            with sdpa_kernel(SDPBackend.MATH):
+                return gradients(lambda: model(images, draw))
+
+        return explicit
+    if path == "fused-graph":
+        return capture(model, images, gradients)
+    return lambda draw: gradients(lambda: model(images, draw))
+
+
+def capture(
+    model: Supernet, images: Tensor, gradients: Callable[[Callable[[], Tensor]], Sequence[Tensor]]
+) -> Callable[[Draw], Any]:
+    """Forward, loss and backward in one CUDA graph, recorded on the first draw."""
+    recorded: list[Any] = []
+
+    def step(draw: Draw) -> Any:
+        if not recorded:
+            table_LFG = encode(draw).to(images.device)
+
+            def once() -> Sequence[Tensor]:
+                return gradients(lambda: model.forward_table(images, table_LFG)["class"])
+
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    once()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                outputs = once()
+            recorded.extend((graph, table_LFG, outputs))
+        graph, table_LFG, outputs = recorded
+        table_LFG.copy_(encode(draw), non_blocking=True)
+        graph.replay()
+        return outputs
+
+    return step
 
 
 def build_model(space: SearchSpace, path: str) -> nn.Module:
     torch.manual_seed(0)
-    model = create_model(space.largest) if path == "dense" else Supernet(space, path=path)
-    return model.train()
+    if path == "dense":
+        return create_model(space.largest).train()
+    return Supernet(space, path=path.split("-")[0]).train()
 
 
 def make_batch(space: SearchSpace, batch_size: int, device: str) -> tuple[Tensor, Tensor]:
@@ -143,24 +227,29 @@ def make_batch(space: SearchSpace, batch_size: int, device: str) -> tuple[Tensor
 
 
 def check_paths_agree(space: SearchSpace, options: Any) -> float:
-    """Largest relative error between masked and sliced gradients on one draw, in fp32."""
+    """Largest relative error of a path's gradients against the masked path's: one draw, fp32."""
     images, targets = make_batch(space, options.groups, options.device)
     draw = committed_draws(space, options.groups)[0]
-    results = []
-    for path in ("masked", "sliced"):
-        model = build_model(space, path).to(options.device)
-        loss = F.cross_entropy(model(images, draw), targets)
-        results.append(torch.autograd.grad(loss, list(model.parameters())))
-    worst = max(
-        float((a - b).norm() / a.norm().clamp_min(1e-6)) for a, b in zip(*results, strict=True)
-    )
-    if not worst < 1e-2:
-        raise VitresnasError(f"masked and sliced gradients differ by {worst:.1e}: nothing timed")
+    truth = step_of("masked", space, images, targets, torch.float32)(draw)
+    worst = 0.0
+    for path in options.paths:
+        if path in ("dense", "masked"):
+            continue
+        found = step_of(path, space, images, targets, torch.float32)(draw)
+        error = max(
+            float((a - b).norm() / b.norm().clamp_min(1e-6))
+            for a, b in zip(found, truth, strict=True)
+        )
+        if not error < 1e-2:
+            raise VitresnasError(
+                f"gradients of {path} and masked differ by {error:.1e} of the norm: nothing timed"
+            )
+        worst = max(worst, error)
     return worst
 
 
 def time_steps(
-    steps: dict[str, Callable[[Draw], None]], draws: Sequence[Draw], rounds: int, device: str
+    steps: dict[str, Callable[[Draw], Any]], draws: Sequence[Draw], rounds: int, device: str
 ) -> dict[str, list[list[float]]]:
     """Milliseconds by path, draw and round; paths take turns on every draw."""
     for step in steps.values():
@@ -178,7 +267,7 @@ def time_steps(
     return samples
 
 
-def time_one(step: Callable[[Draw], None], draw: Draw, device: str) -> float:
+def time_one(step: Callable[[Draw], Any], draw: Draw, device: str) -> float:
     wait_for(device)
     start = time.perf_counter()
     step(draw)
@@ -191,7 +280,7 @@ def wait_for(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_bytes(step: Callable[[Draw], None], draws: Sequence[Draw], device: str) -> int | None:
+def peak_bytes(step: Callable[[Draw], Any], draws: Sequence[Draw], device: str) -> int | None:
     """The most that a step allocates on top of what lies there before it; None on a CPU."""
     if device == "cpu":
         return None
@@ -202,10 +291,46 @@ def peak_bytes(step: Callable[[Draw], None], draws: Sequence[Draw], device: str)
     return torch.cuda.max_memory_allocated(device) - resident
 
 
+def count_launches(step: Callable[[Draw], Any], draw: Draw, device: str) -> int | None:
+    """Launches (of kernels, copies or graphs) from the host in one step; None on a CPU."""
+    if device == "cpu":
+        return None
+    from torch.profiler import ProfilerActivity
+
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        step(draw)
+        torch.cuda.synchronize(device)
+    names = ("Launch", "Memcpy", "Memset")
+    return sum(
+        event.count
+        for event in found.key_averages()
+        if event.key.startswith("cu") and any(name in event.key for name in names)
+    )
+
+
+def profile(step: Callable[[Draw], Any], draws: Sequence[Draw]) -> list[dict[str, Any]]:
+    """The operators that take longest, over one step on each draw: own time and share."""
+    with torch.profiler.profile() as found:
+        for draw in draws:
+            step(draw)
+    events = sorted(found.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    return [
+        {
+            "operator": event.key,
+            "calls": event.count,
+            "milliseconds_per_step": round(event.self_cpu_time_total / 1e3 / len(draws), 3),
+            "share": round(event.self_cpu_time_total / total, 4),
+        }
+        for event in events[:PROFILED]
+    ]
+
+
 def row(
     path: str,
     samples: Sequence[Sequence[float]],
     peak: int | None,
+    launches: int | None,
     space: SearchSpace,
     draws: Sequence[Draw],
     options: Any,
@@ -221,27 +346,32 @@ def row(
         "milliseconds_min": statistics.mean(min(draw) for draw in samples),
         "milliseconds_samples": [[round(s, 3) for s in draw] for draw in samples],
         "peak_bytes": peak,
+        "launches": launches,
     }
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Ratios of the minima: masked to dense, sliced to its share of dense."""
+    """Ratios of the minima: paths to dense and to their share of it, fused to its rivals."""
     fastest = {row["path"]: row["milliseconds_min"] for row in rows}
     share = min(row["active_share"] for row in rows)
     ratios = {"active_share": share}
-    if {"dense", "masked"} <= set(fastest):
-        ratios["masked_over_dense"] = fastest["masked"] / fastest["dense"]
-    if {"dense", "sliced"} <= set(fastest):
-        ratios["sliced_over_active_dense"] = fastest["sliced"] / (share * fastest["dense"])
+    if "dense" in fastest:
+        for path in [path for path in fastest if path.startswith("masked")]:
+            ratios[f"{path}_over_dense"] = fastest[path] / fastest["dense"]
+        for path in [path for path in ("sliced", "fused", "fused-graph") if path in fastest]:
+            ratios[f"{path}_over_active_dense"] = fastest[path] / (share * fastest["dense"])
+    for ours in [path for path in ("fused", "fused-graph") if path in fastest]:
+        for path in [path for path in fastest if path not in ("dense", "fused", "fused-graph")]:
+            ratios[f"{path}_over_{ours}"] = fastest[path] / fastest[ours]
     return ratios
 
 
 def print_rows(rows: Sequence[dict[str, Any]], ratios: dict[str, float]) -> None:
-    say(f"{'path':8} {'median ms':>10} {'min ms':>10} {'images/s':>10}")
+    say(f"{'path':15} {'median ms':>10} {'min ms':>10} {'images/s':>10}")
     for entry in rows:
         fastest = entry["milliseconds_min"]
         rate = entry["batch_size"] / fastest * 1e3
-        say(f"{entry['path']:8} {entry['milliseconds_median']:10.1f} {fastest:10.1f} {rate:10.1f}")
+        say(f"{entry['path']:15} {entry['milliseconds_median']:10.1f} {fastest:10.1f} {rate:10.1f}")
     for name, value in ratios.items():
         say(f"{name}: {value:.3f}")
 

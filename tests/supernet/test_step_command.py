@@ -28,17 +28,19 @@ def bench() -> ModuleType:
 def test_every_path_is_timed_on_the_same_draws(bench, tmp_path, capsys):
     toy_space().save(tmp_path / "space.json")
     options = ["--space", str(tmp_path / "space.json"), "--batch-size", "4", "--groups", "2"]
+    options += ["--profile", "fused"]
     out = tmp_path / "step.json"
     assert bench.main([*options, "--rounds", "2", "--out", str(out), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert read_json(out, "bench") == printed
-    assert [row["path"] for row in printed["rows"]] == ["dense", "masked", "sliced"]
+    assert [row["path"] for row in printed["rows"]] == list(bench.PATHS[:-1])
     drawn = [macs(a) for draw in bench.committed_draws(toy_space(), 2) for a in draw]
     share = sum(drawn) / len(drawn) / macs(toy_space().largest)
     for row in printed["rows"]:
         assert row["active_share"] == (1.0 if row["path"] == "dense" else pytest.approx(share))
         assert [len(draw) for draw in row["milliseconds_samples"]] == [2] * 16
-        assert 0 < row["milliseconds_min"] and row["peak_bytes"] is None
+        assert 0 < row["milliseconds_min"] and row["peak_bytes"] is row["launches"] is None
+    assert 0 < sum(entry["share"] for entry in printed["profile"]["fused"]) <= 1.001
     fastest = {row["path"]: row["milliseconds_min"] for row in printed["rows"]}
     expected = fastest["sliced"] / fastest["dense"] / share
     assert printed["summary"]["sliced_over_active_dense"] == pytest.approx(expected)
@@ -51,6 +53,8 @@ def test_every_path_is_timed_on_the_same_draws(bench, tmp_path, capsys):
         (["--rounds", "0"], "rounds is 0: use at least 1"),
         (["--device", "gpu"], "device is 'gpu': use auto, cpu, cuda"),
         (["--device", "cuda:99"], "device is 'cuda:99' and torch sees"),
+        (["--paths", "fused-graph"], "replays a CUDA graph: use --device cuda"),
+        (["--paths", "dense", "--profile", "fused"], "--profile names fused: add it to --paths"),
         (["--space", "huge"], "there is no space 'huge'"),
     ],
 )

@@ -17,7 +17,7 @@ from vitresnas.space import Architecture, SearchSpace
 from vitresnas.supernet import Supernet, draw_architectures, sliced
 from vitresnas.supernet.slicing import sliced_state
 
-PATHS = ("sliced", "masked")
+PATHS = ("fused", "sliced", "masked")
 IMAGES_PER_GROUP = 3
 TOLERANCE = 1e-10
 
@@ -75,7 +75,7 @@ def test_extraction_draws_no_random_numbers_and_shares_no_memory(space: SearchSp
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_both_paths_agree_under_drop_path(space: SearchSpace) -> None:
+def test_all_paths_agree_under_drop_path(space: SearchSpace) -> None:
     architectures = draw_architectures(space, 2, Random(1))
     images, targets = make_batch(space, 2)
     results = []
@@ -84,10 +84,11 @@ def test_both_paths_agree_under_drop_path(space: SearchSpace) -> None:
         torch.manual_seed(7)
         loss = step_loss(supernet, images, targets, architectures)
         results.append((loss, gradients(supernet, loss)))
-    (sliced, sliced_gradients), (masked, masked_gradients) = results
-    torch.testing.assert_close(sliced, masked, rtol=0, atol=TOLERANCE)
-    for name, gradient in sliced_gradients.items():
-        torch.testing.assert_close(gradient, masked_gradients[name], rtol=0, atol=TOLERANCE)
+    (first, first_gradients), *others = results
+    for loss, found in others:
+        torch.testing.assert_close(loss, first, rtol=0, atol=TOLERANCE)
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, first_gradients[name], rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -117,9 +118,10 @@ def test_a_batch_of_skipped_blocks_gives_every_parameter_a_gradient(
     assert all(parameter.grad is not None for parameter in supernet.parameters())
 
 
-def test_poison_in_weights_that_no_group_uses_does_not_leak(space: SearchSpace) -> None:
-    # Only by slices: the masked path reads every weight, and 0 * NaN is NaN.
-    supernet = make_supernet(space, "sliced").eval()
+@pytest.mark.parametrize("path", ["fused", "sliced"])
+def test_poison_in_weights_that_no_group_uses_does_not_leak(space: SearchSpace, path: str) -> None:
+    # Not the masked path: it reads every weight, and 0 * NaN is NaN.
+    supernet = make_supernet(space, path).eval()
     architectures = (space.smallest, space.smallest)
     images, _ = make_batch(space, 2)
     reached = reached_by(supernet, architectures)
@@ -130,8 +132,9 @@ def test_poison_in_weights_that_no_group_uses_does_not_leak(space: SearchSpace) 
         assert torch.equal(supernet(images, architectures), clean)
 
 
-def test_two_runs_agree_bit_for_bit(space: SearchSpace) -> None:
-    supernet = make_supernet(space, "sliced")
+@pytest.mark.parametrize("path", PATHS)
+def test_two_runs_agree_bit_for_bit(space: SearchSpace, path: str) -> None:
+    supernet = make_supernet(space, path)
     architectures = draw_architectures(space, 4, Random(3))
     images, targets = make_batch(space, 4)
     first = gradients(supernet, step_loss(supernet, images, targets, architectures))
@@ -176,8 +179,9 @@ def test_an_empty_batch_has_empty_logits(space: SearchSpace, path: str) -> None:
     assert supernet.forward_heads(images[:0], (space.largest,))["class"].shape == (0, space.classes)
 
 
-def test_second_derivatives_are_refused_rather_than_wrong(space: SearchSpace) -> None:
-    supernet = make_supernet(space, "sliced")
+@pytest.mark.parametrize("path", ["fused", "sliced"])
+def test_second_derivatives_are_refused_rather_than_wrong(space: SearchSpace, path: str) -> None:
+    supernet = make_supernet(space, path)
     images, targets = make_batch(space, 1)
     loss = step_loss(supernet, images, targets, (space.largest,))
     weight = supernet.network.stages[1].blocks[0].mlp.fc1.weight

@@ -12,19 +12,20 @@ from vitresnas.errors import InputError, MismatchError
 from vitresnas.models.vit_res import ViTRes, check_image, combine_heads, create_model
 from vitresnas.space.architecture import Architecture
 from vitresnas.space.search_space import SearchSpace
-from vitresnas.supernet import masked, sliced, slicing
+from vitresnas.supernet import architecture_table, fused, masked, sliced, slicing
 from vitresnas.supernet.drop_path import DropPathScales
 
-PATHS = ("sliced", "masked")
+PATHS = ("fused", "sliced", "masked")
 
 
 class Supernet(nn.Module):
     """The weights of a space's largest network, run as many sub-networks in one pass.
 
     A batch of B images is divided into contiguous equal groups; group g runs the g-th
-    architecture. `path` chooses how: `sliced` computes only what each group uses, `masked`
-    computes everything at full width and multiplies by masks, as the paper does. Both give the
-    same loss and gradients; gradients are full-size, zero where no group reaches, never None.
+    architecture. `path` chooses how: `fused` runs variable-width kernels on full-width storage,
+    `sliced` computes each group's part by plain torch on slices, `masked` computes everything at
+    full width and multiplies by masks, as the paper does. All give the same loss and gradients;
+    gradients are full-size, zero where no group reaches, never None.
     """
 
     def __init__(
@@ -71,26 +72,56 @@ class Supernet(nn.Module):
         self, trunk_BMHW: Tensor, architectures: Sequence[Architecture], *, patches: bool = True
     ) -> dict[str, Tensor]:
         """The rest of `forward_heads`; scoring many candidates repeats only this part."""
-        self._check(len(trunk_BMHW), architectures)
+        self.check(len(trunk_BMHW), architectures)
+        if self.path != "sliced":
+            table_LFG = architecture_table.encode(architectures)
+            return self._by_table(
+                trunk_BMHW, table_LFG.to(trunk_BMHW.device, non_blocking=True), patches
+            )
         scales = DropPathScales.draw(self.network, trunk_BMHW, len(architectures))
-        if self.path == "masked":
-            tokens_BNC = masked.masked_tokens(self.network, trunk_BMHW, architectures, scales)
-            logits = self.network.heads(tokens_BNC, patches=patches)
-        else:
-            tokens = sliced.sliced_tokens(self.network, trunk_BMHW, architectures, scales)
-            logits = sliced.sliced_heads(self.network, tokens, patches=patches)
+        tokens = sliced.sliced_tokens(self.network, trunk_BMHW, architectures, scales)
+        logits = sliced.sliced_heads(self.network, tokens, patches=patches)
         if torch.is_grad_enabled():
             logits["class"] = _ZeroGradients.apply(
                 logits["class"], *self._unused(architectures, patches=patches)
             )
         return logits
 
+    def forward_table(
+        self, images_BCHW: Tensor, table_LFG: Tensor, *, patches: bool = False
+    ) -> dict[str, Tensor]:
+        """`forward_heads` of the sub-networks in an architecture table.
+
+        table_LFG: architecture_table.encode(architectures), on the images' device. Nothing here
+        depends on what it holds but the values that kernels read: torch.compile makes one graph of
+        it, a CUDA graph replays it for other sub-networks. Nobody checks that they lie in the
+        space: encode architectures that do. The sliced path has no such form: its shapes are the
+        widths.
+        """
+        if self.path == "sliced":
+            raise InputError('forward_table needs path="fused" or "masked", this is "sliced"')
+        return self._by_table(self.forward_trunk(images_BCHW), table_LFG, patches)
+
+    def _by_table(self, trunk_BMHW: Tensor, table_LFG: Tensor, patches: bool) -> dict[str, Tensor]:
+        network = self.network
+        scales = DropPathScales.draw(network, trunk_BMHW, table_LFG.shape[-1])
+        if self.path == "masked":
+            tokens_BNC = masked.masked_tokens(network, trunk_BMHW, table_LFG, scales)
+            logits = network.heads(tokens_BNC, patches=patches)
+        else:
+            tokens_BNC = fused.fused_tokens(network, trunk_BMHW, table_LFG, scales)
+            logits = fused.fused_heads(network, tokens_BNC, table_LFG, patches=patches)
+        if torch.is_grad_enabled() and not patches and network.patch_head is not None:
+            unused = network.patch_head.parameters()
+            logits["class"] = _ZeroGradients.apply(logits["class"], *unused)
+        return logits
+
     def extract(self, architecture: Architecture) -> ViTRes:
         """A stand-alone network with copies of its inherited weights. Raises MismatchError."""
-        self._check(1, (architecture,))
+        self.check(1, (architecture,))
         return slicing.extract(self.network, architecture)
 
-    def _check(self, images: int, architectures: Sequence[Architecture]) -> None:
+    def check(self, images: int, architectures: Sequence[Architecture]) -> None:
         if not architectures or images % len(architectures):
             raise InputError(
                 f"{images} images cannot be divided into {len(architectures)} equal groups: "
