@@ -1,4 +1,4 @@
-"""Under DistributedDataParallel the fused path averages as one process with the whole batch does."""
+"""Under DistributedDataParallel the fused path averages as one process with all images does."""
 
 from __future__ import annotations
 
