@@ -87,7 +87,9 @@ def _block(
     scales: tuple[Tensor, Tensor] | tuple[None, None],
 ) -> Tensor:
     attention, mlp = block.attention, block.mlp
-    attention_B, mlp_B = (None if s is None else s.flatten().float() for s in scales)
+    # Factors are as precise as the sums they enter: float64 among float64, float32 otherwise.
+    kind = torch.float64 if x_BNC.dtype == torch.float64 else torch.float32
+    attention_B, mlp_B = (None if s is None else s.flatten().to(kind) for s in scales)
     y_BNC, x_BNC = _norm_residual(block.norm1, x_BNC, row.live, row.embed)
     qkv_BNX = variable_linear(
         y_BNC, attention.qkv.weight, attention.qkv.bias, row.live, row.inner, segments=3
