@@ -43,6 +43,7 @@ from vitresnas.supernet.architecture_table import encode
 DRAWS, DRAW_SEED, WARM_UP = 16, 2021, 1
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PATHS = ("dense", "masked", "masked-math", "masked-compiled", "sliced", "fused", "fused-graph")
+CPU_PATHS = ("dense", "masked", "sliced", "fused")  # by default: compiling takes minutes there
 PROFILED = 25  # operators kept of a profile
 Draw = tuple[Architecture, ...]
 
@@ -98,7 +99,9 @@ def parse(argv: Sequence[str] | None) -> Any:
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="fp32", choices=DTYPES, help="bf16, fp16: by autocast")
     parser.add_argument("--rounds", type=int, default=5, help="passes over all 16 draws")
-    parser.add_argument("--paths", nargs="+", choices=PATHS, help="all that run on the device")
+    parser.add_argument(
+        "--paths", nargs="+", choices=PATHS, help="on a GPU all, else " + " ".join(CPU_PATHS)
+    )
     parser.add_argument(
         "--profile",
         nargs="+",
@@ -120,7 +123,7 @@ def parse(argv: Sequence[str] | None) -> Any:
     options.device = resolve_device(options.device)
     on_gpu = options.device != "cpu"
     if options.paths is None:
-        options.paths = [path for path in PATHS if on_gpu or path != "fused-graph"]
+        options.paths = list(PATHS if on_gpu else CPU_PATHS)
     if "fused-graph" in options.paths and not on_gpu:
         raise InputError("path fused-graph replays a CUDA graph: use --device cuda")
     if missing := set(options.profile) - set(options.paths):
