@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.ops.rules import active, check_close, settled, torch_empty_is_nan
-from vitresnas.errors import InputError
+from vitresnas.errors import BackendError, InputError
 from vitresnas.ops import native
 from vitresnas.ops.dispatch import reasons, use_backend
 from vitresnas.ops.masked_layer_norm import (
@@ -29,6 +29,7 @@ BACKENDS = [
     pytest.param("triton", "cpu", id="triton-interpreter"),
     pytest.param("reference", "cuda", id="reference-gpu", marks=GPU),
     pytest.param("triton", "cuda", id="triton-gpu", marks=GPU),
+    pytest.param("cuda", "cuda", id="cuda-gpu", marks=GPU),
 ]
 # Of x (the residual stream) and of y.
 DTYPES = [
@@ -306,6 +307,20 @@ def test_the_compiled_kernel_answers_wrong_input_with_a_code_not_a_crash():
     odd = make((3, 1, 40), (40, 40))
     with pytest.raises(InputError, match="multiple of the groups"):
         forward_cpp(*odd.leaves(), odd.widths, EPS)
+
+
+@pytest.mark.skipif(native.missing() is not None, reason=f"vitresnas._C is {native.missing()}")
+def test_a_launch_that_fails_is_told_and_leaves_nothing_behind():
+    module = native.module()
+    if not module.has_cuda or torch.cuda.is_available():
+        pytest.skip("needs a build with CUDA on a machine without a GPU")
+    arguments = (0, 0, *[0] * 7, 4, 40, 2, EPS, False, 0)
+    for _ in range(2):
+        code = module.masked_layer_norm_forward_cuda(*arguments)
+        with pytest.raises(BackendError, match=r"masked_layer_norm\(x \(4, 40\).*CUDA error"):
+            native.check(code, "masked_layer_norm", x=torch.zeros(4, 40))
+    assert module.masked_layer_norm_forward_cuda(1, *arguments[1:]) == 1  # float64: no kernel
+    assert module.masked_layer_norm_forward_cuda(*arguments[:10], 36, *arguments[11:]) == 3
 
 
 def residual_run(case: Case, skips: Tensor, again: Tensor, backend: str) -> tuple[Tensor, ...]:

@@ -81,6 +81,7 @@ def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
 OP = Op(
     "masked_layer_norm",
     (
+        Backend("cuda", compiled.forward_cuda, compiled.backward_cuda, compiled.refused_by_cuda),
         Backend("triton", _forward_triton, _backward_triton, _refused_by_triton),
         Backend("cpp", compiled.forward_cpp, compiled.backward_cpp, compiled.refused_by_cpp),
         Backend("reference", plain.forward, plain.backward),

@@ -17,6 +17,9 @@ from vitresnas.ops.masked_layer_norm_reference import statistics_dtype
 
 CHUNKS = 64  # of a CPU's backward pass, over all groups
 CHUNK_ROWS = 64  # at least, in each
+BLOCKS = 396  # of a GPU's: the three that fit on each multiprocessor of an H100 or H200
+BLOCK_ROWS = 4  # one for each warp
+MAX_CHANNELS = 1024  # that a warp of the CUDA kernel holds in registers
 
 
 def forward_cpp(
@@ -75,6 +78,82 @@ def backward_cpp(
     )
     native.check(code, "masked_layer_norm_backward", dy=dy, x=x, widths=widths)
     return dx, dweight.to(weight.dtype), dbias.to(weight.dtype)
+
+
+def forward_cuda(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    widths: Tensor,
+    eps: float,
+    dtype: torch.dtype | None = None,
+    padded: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, y, mean, rstd = _outputs(aligned(x), dtype)
+    weight, bias = (aligned(t.to(mean.dtype)) for t in (weight, bias))
+    with torch.cuda.device_of(x):
+        code = native.module().masked_layer_norm_forward_cuda(
+            *(native.DTYPES[t.dtype] for t in (x, y)),
+            *(t.data_ptr() for t in (x, weight, bias, widths, y, mean, rstd)),
+            *_sizes(x, widths),
+            eps,
+            padded,
+            native.stream(x),
+        )
+    native.check(code, "masked_layer_norm", x=x, weight=weight, widths=widths)
+    return y, mean, rstd
+
+
+def backward_cuda(
+    dy: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    widths: Tensor,
+    residual: Tensor | None = None,
+    skip_widths: Tensor | None = None,
+    padded: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dy, x = aligned(dy), aligned(x)
+    residual = None if residual is None else aligned(residual)
+    weight_C = aligned(weight.to(mean.dtype))
+    rows, channels, groups = _sizes(x, widths)
+    chunks = max(1, min(BLOCKS // groups, -(-rows // groups // BLOCK_ROWS)))
+    partials = mean.new_empty((groups * chunks, 2, channels))
+    dx, dweight, dbias = torch.empty_like(x), torch.empty_like(weight_C), torch.empty_like(weight_C)
+    with torch.cuda.device_of(x):
+        code = native.module().masked_layer_norm_backward_cuda(
+            *(native.DTYPES[t.dtype] for t in (x, dy)),
+            *(t.data_ptr() for t in (dy, x, mean, rstd, weight_C, widths)),
+            *(0 if t is None else t.data_ptr() for t in (residual, skip_widths)),
+            *(t.data_ptr() for t in (dx, partials, dweight, dbias)),
+            rows,
+            channels,
+            groups,
+            chunks,
+            padded,
+            native.stream(x),
+        )
+    native.check(code, "masked_layer_norm_backward", dy=dy, x=x, widths=widths)
+    return dx, dweight.to(weight.dtype), dbias.to(weight.dtype)
+
+
+def refused_by_cuda(inputs: Sequence[Tensor]) -> tuple[str, ...]:
+    """Reasons why the CUDA kernel cannot run on x and y (or dy)."""
+    for tensor in inputs:
+        if tensor.dtype not in (torch.float32, torch.bfloat16):
+            return (f"has no kernel for {tensor.dtype}: use float32 or bfloat16",)
+    channels = inputs[0].shape[-1]
+    if channels > MAX_CHANNELS or channels % 8:
+        return (f"holds rows of a multiple of 8 up to {MAX_CHANNELS} channels, x has {channels}",)
+    return ()
+
+
+def aligned(x: Tensor) -> Tensor:
+    """`x` in one piece that starts at a multiple of 16 bytes, for 16-byte loads."""
+    x = x.contiguous()
+    return x if x.data_ptr() % 16 == 0 else x.clone()
 
 
 def refused_by_cpp(inputs: Sequence[Tensor]) -> tuple[str, ...]:
