@@ -89,7 +89,8 @@ def test_every_reason_against_a_capture_is_named(space: SearchSpace) -> None:
 
 
 def test_another_batch_size_is_refused_in_one_sentence(space: SearchSpace) -> None:
-    step = CapturedStep(*make(space), loss, capture=False)
+    supernet, optimizer = make(space)
+    step = CapturedStep(supernet, optimizer, loss, capture=False)
     images, targets, architectures = next(iter(batches(space)))
     step(images, targets, architectures)
     with pytest.raises(InputError, match=r"begun with images \(8, 3, 16, 16\)") as raised:

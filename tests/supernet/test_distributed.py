@@ -9,8 +9,8 @@ from random import Random
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from torch.multiprocessing.spawn import spawn
 
 from tests.supernet.conftest import toy_space
 from vitresnas.supernet import Supernet, draw_architectures
@@ -51,7 +51,7 @@ def test_two_ranks_equal_one_process_with_both_groups(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(run_rank, (port, str(tmp_path)), nprocs=RANKS)
+    spawn(run_rank, (port, str(tmp_path)), nprocs=RANKS)
     found = torch.load(tmp_path / "gradients.pt", weights_only=True)
     supernet = make()
     images, targets = batch()

@@ -52,7 +52,7 @@ def encode(architectures: Sequence[Architecture]) -> Tensor:
 
 def _rows(architecture: Architecture) -> list[tuple[int, ...]]:
     stages: tuple[Stage, ...] = architecture.stages
-    rows = []
+    rows: list[tuple[int, ...]] = []
     for index, stage in enumerate(stages):
         last = len(stage.blocks) - 1
         following = stages[index + 1].embed if index + 1 < len(stages) else stage.embed

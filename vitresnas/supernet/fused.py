@@ -74,6 +74,7 @@ def compute_dtype(like: Tensor) -> torch.dtype:
 
 def _embed(embedding: PatchEmbedding, trunk_BMHW: Tensor, embed_G: Tensor) -> Tensor:
     projection = embedding.projection
+    assert projection.bias is not None  # nn.Conv2d's own default
     return variable_patch_embedding(
         trunk_BMHW.to(compute_dtype(trunk_BMHW)), projection.weight, projection.bias,
         embedding.prefix_tokens, embedding.position_embedding, embed_G,
@@ -109,6 +110,7 @@ def _block(
 def _reduce(reduction: ResidualSpatialReduction, x_BNC: Tensor, row: BlockRow) -> Tensor:
     y_BNC, x_BNC = _norm_residual(reduction.norm, x_BNC, row.embed, row.embed)
     convolution, prefix = reduction.convolution, reduction.prefix_projection
+    assert convolution.bias is not None
     return variable_reduction(
         x_BNC, y_BNC, convolution.weight, convolution.bias, reduction.position_embedding,
         prefix.weight, prefix.bias, row.embed, row.next_embed,
