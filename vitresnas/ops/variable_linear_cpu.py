@@ -103,8 +103,9 @@ def backward(
             rows, columns = slice(first, last), slice(column, column + n)
             dbias_n = dbias[columns]
             dy_Rn = _incoming(dy_RN[rows, columns], x, scale, first, per_image, dbias_n)
-            if fresh:
+            if fresh and k < x_RK.shape[1]:
                 dweight[columns, k:] = 0
+            if fresh and n < part:
                 dweight[column + n : column + part] = 0
             _add_product(dweight[columns, :k], dy_Rn.t(), x_RK[rows, :k], fresh)
             dys.append(dy_Rn)
@@ -173,7 +174,8 @@ def _outgoing(
         for dy_Rn, weight_nk in zip(dys_Rn[1:], weights_nk[1:], strict=True):
             product_Rk.addmm_(dy_Rn, weight_nk)
     if pre is None:
-        dx_RK[run, k:padded] = 0
+        if k < padded:
+            dx_RK[run, k:padded] = 0
         return
     place = run.start * inputs * dx_RK.element_size()
     code = native.module().linear_gelu_backward(

@@ -224,6 +224,10 @@ class _VariablePatchEmbedding(torch.autograd.Function):
         dtrunk, *gradients = torch.ops.vitresnas.variable_patch_embedding_backward(
             dtokens, *ctx.saved_tensors, ctx.prefix, ctx.need_trunk
         )
+        trunk = ctx.saved_tensors[0]
+        if ctx.need_trunk and trunk.is_contiguous(memory_format=torch.channels_last):
+            # What precedes runs in this layout; a gradient in another would slow all of it.
+            dtrunk = dtrunk.contiguous(memory_format=torch.channels_last)
         return (dtrunk if ctx.need_trunk else None, *gradients, None, None)
 
 

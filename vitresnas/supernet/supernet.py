@@ -65,6 +65,9 @@ class Supernet(nn.Module):
     def forward_trunk(self, images_BCHW: Tensor) -> Tensor:
         """What all sub-networks share: (B, M, side/2, side/2), run once on the whole batch."""
         check_image(images_BCHW, self.network.architecture)
+        if self.path == "fused" and images_BCHW.is_cpu:
+            # With so few channels oneDNN's convolutions are twice as fast when they lie innermost.
+            images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
         features: Tensor = self.network.embedding.trunk(images_BCHW)
         return features
 
