@@ -122,6 +122,7 @@ def linear_bias(
 ) -> int: ...
 def linear_gelu(
     dtype: int,
+    wide: int,
     product: int,
     product_stride: int,
     bias: int,
@@ -154,6 +155,7 @@ def linear_residual(
 ) -> int: ...
 def linear_gelu_backward(
     dtype: int,
+    wide: int,
     product: int,
     product_stride: int,
     pre: int,

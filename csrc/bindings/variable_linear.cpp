@@ -16,10 +16,10 @@ void bind_variable_linear(pybind11::module_ &m) {
         release());
     m.def(
         "linear_gelu",
-        [](int dtype, uintptr_t product, int64_t product_stride, uintptr_t bias, uintptr_t pre,
-           uintptr_t y, int64_t y_stride, int64_t rows, int64_t columns, int64_t padded,
+        [](int dtype, int wide, uintptr_t product, int64_t product_stride, uintptr_t bias,
+           uintptr_t pre, uintptr_t y, int64_t y_stride, int64_t rows, int64_t columns, int64_t padded,
            int threads) {
-            return vitresnas_linear_gelu(dtype, pointer(product), product_stride, pointer(bias),
+            return vitresnas_linear_gelu(dtype, wide, pointer(product), product_stride, pointer(bias),
                                          pointer(pre), pointer(y), y_stride, rows, columns, padded,
                                          threads);
         },
@@ -37,9 +37,10 @@ void bind_variable_linear(pybind11::module_ &m) {
         release());
     m.def(
         "linear_gelu_backward",
-        [](int dtype, uintptr_t product, int64_t product_stride, uintptr_t pre, uintptr_t dx,
+        [](int dtype, int wide, uintptr_t product, int64_t product_stride, uintptr_t pre,
+           uintptr_t dx,
            int64_t dx_stride, int64_t rows, int64_t columns, int64_t padded, int threads) {
-            return vitresnas_linear_gelu_backward(dtype, pointer(product), product_stride,
+            return vitresnas_linear_gelu_backward(dtype, wide, pointer(product), product_stride,
                                                   pointer(pre), pointer(dx), dx_stride, rows,
                                                   columns, padded, threads);
         },

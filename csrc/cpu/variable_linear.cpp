@@ -55,7 +55,7 @@ template <typename T> VITRESNAS_INLINE void pad(T *row, int64_t columns, int64_t
     std::memset(static_cast<void *>(row + columns), 0, (padded - columns) * sizeof(T));
 }
 
-// T the compute type, D that of y, residual and dy. These are cloned per instruction set.
+// T the type of products, D that of y, residual and dy. These are cloned per instruction set.
 template <typename T, typename D, typename A = typename Accumulator<T>::type>
 VITRESNAS_INLINE void bias_row(const void *product_, const void *bias_, void *y_, int64_t columns,
                                int64_t padded) {
@@ -67,10 +67,10 @@ VITRESNAS_INLINE void bias_row(const void *product_, const void *bias_, void *y_
     pad(y, columns, padded);
 }
 
-template <typename T, typename A = typename Accumulator<T>::type>
+template <typename P, typename T, typename A = typename Accumulator<T>::type>
 VITRESNAS_INLINE void gelu_row(const void *product_, const void *bias_, void *pre_, void *y_,
                                int64_t columns, int64_t padded) {
-    const T *product = static_cast<const T *>(product_);
+    const P *product = static_cast<const P *>(product_);
     const A *bias = static_cast<const A *>(bias_);
     T *pre = static_cast<T *>(pre_), *y = static_cast<T *>(y_);
     if (pre) {
@@ -114,10 +114,11 @@ VITRESNAS_INLINE void residual_row(const void *product_, const void *bias_, cons
     pad(y, columns, padded);
 }
 
-template <typename T, typename A = typename Accumulator<T>::type>
+template <typename P, typename T, typename A = typename Accumulator<T>::type>
 VITRESNAS_INLINE void gelu_backward_row(const void *product_, const void *pre_, void *dx_,
                                         int64_t columns, int64_t padded) {
-    const T *product = static_cast<const T *>(product_), *pre = static_cast<const T *>(pre_);
+    const P *product = static_cast<const P *>(product_);
+    const T *pre = static_cast<const T *>(pre_);
     T *dx = static_cast<T *>(dx_);
 #pragma omp simd
     for (int64_t c = 0; c < columns; ++c) {
@@ -163,23 +164,25 @@ VITRESNAS_INLINE void incoming_row(const void *dy_, const void *scale_, void *sc
                                           void *sums, int64_t columns) {                           \
         incoming_row<T, D>(dy, scale, scaled, sums, columns);                                      \
     }
-#define VITRESNAS_ONE(NAME, T)                                                                     \
+#define VITRESNAS_GELU(NAME, T, D)                                                                 \
     VITRESNAS_CLONES void gelu_##NAME(const void *product, const void *bias, void *pre, void *y,   \
                                       int64_t columns, int64_t padded) {                           \
-        gelu_row<T>(product, bias, pre, y, columns, padded);                                       \
+        gelu_row<T, D>(product, bias, pre, y, columns, padded);                                    \
     }                                                                                              \
     VITRESNAS_CLONES void gelu_backward_##NAME(const void *product, const void *pre, void *dx,     \
                                                int64_t columns, int64_t padded) {                  \
-        gelu_backward_row<T>(product, pre, dx, columns, padded);                                   \
+        gelu_backward_row<T, D>(product, pre, dx, columns, padded);                                \
     }
 
 VITRESNAS_PAIR(float32, float, float)
 VITRESNAS_PAIR(float64, double, double)
 VITRESNAS_PAIR(bfloat16, bfloat16, bfloat16)
 VITRESNAS_PAIR(mixed, bfloat16, float)
-VITRESNAS_ONE(float32, float)
-VITRESNAS_ONE(float64, double)
-VITRESNAS_ONE(bfloat16, bfloat16)
+VITRESNAS_PAIR(widened, float, bfloat16)
+VITRESNAS_GELU(float32, float, float)
+VITRESNAS_GELU(float64, double, double)
+VITRESNAS_GELU(bfloat16, bfloat16, bfloat16)
+VITRESNAS_GELU(widened, float, bfloat16)
 
 constexpr int64_t small = 1 << 14;  // elements below which waking threads costs more than it saves
 
@@ -189,8 +192,9 @@ constexpr int64_t size_of(int dtype) {
 
 // The pair's function, or null where the types do not go together.
 template <typename F>
-F *pick(int dtype, int wide, F *float32, F *float64, F *bfloat16, F *mixed) {
+F *pick(int dtype, int wide, F *float32, F *float64, F *bfloat16, F *mixed, F *widened) {
     if (dtype == VITRESNAS_BFLOAT16 && wide == VITRESNAS_FLOAT32) return mixed;
+    if (dtype == VITRESNAS_FLOAT32 && wide == VITRESNAS_BFLOAT16) return widened;
     if (dtype != wide) return nullptr;
     return dtype == VITRESNAS_FLOAT32    ? float32
            : dtype == VITRESNAS_FLOAT64  ? float64
@@ -225,7 +229,7 @@ using namespace vitresnas;
 int vitresnas_linear_bias(int dtype, int wide, const void *product, int64_t product_stride,
                           const void *bias, void *y, int64_t y_stride, int64_t rows,
                           int64_t columns, int64_t padded, int threads) {
-    const auto run = pick(dtype, wide, bias_float32, bias_float64, bias_bfloat16, bias_mixed);
+    const auto run = pick(dtype, wide, bias_float32, bias_float64, bias_bfloat16, bias_mixed, bias_widened);
     if (!run) return VITRESNAS_BAD_DTYPE;
     return each_row(rows, columns, padded, threads, [=](int64_t r) {
         run(at(product, r * product_stride, dtype), bias, at(y, r * y_stride, wide), columns,
@@ -233,14 +237,15 @@ int vitresnas_linear_bias(int dtype, int wide, const void *product, int64_t prod
     });
 }
 
-int vitresnas_linear_gelu(int dtype, const void *product, int64_t product_stride, const void *bias,
+int vitresnas_linear_gelu(int dtype, int wide, const void *product, int64_t product_stride, const void *bias,
                           void *pre, void *y, int64_t y_stride, int64_t rows, int64_t columns,
                           int64_t padded, int threads) {
-    const auto run = pick(dtype, dtype, gelu_float32, gelu_float64, gelu_bfloat16, gelu_bfloat16);
+    decltype(&gelu_float32) mixed = nullptr;
+    const auto run = pick(dtype, wide, gelu_float32, gelu_float64, gelu_bfloat16, mixed, gelu_widened);
     if (!run) return VITRESNAS_BAD_DTYPE;
     return each_row(rows, columns, padded, threads, [=](int64_t r) {
-        run(at(product, r * product_stride, dtype), bias, at(pre, r * y_stride, dtype),
-            at(y, r * y_stride, dtype), columns, padded);
+        run(at(product, r * product_stride, dtype), bias, at(pre, r * y_stride, wide),
+            at(y, r * y_stride, wide), columns, padded);
     });
 }
 
@@ -249,7 +254,8 @@ int vitresnas_linear_residual(int dtype, int wide, const void *product, int64_t 
                               int64_t y_stride, int64_t first, int64_t per_image, int64_t rows,
                               int64_t columns, int64_t padded, int threads) {
     const auto run =
-        pick(dtype, wide, residual_float32, residual_float64, residual_bfloat16, residual_mixed);
+        pick(dtype, wide, residual_float32, residual_float64, residual_bfloat16, residual_mixed,
+             residual_widened);
     if (!run) return VITRESNAS_BAD_DTYPE;
     if (per_image < 1) return VITRESNAS_BAD_SHAPE;
     return each_row(rows, columns, padded, threads, [=](int64_t r) {
@@ -259,15 +265,16 @@ int vitresnas_linear_residual(int dtype, int wide, const void *product, int64_t 
     });
 }
 
-int vitresnas_linear_gelu_backward(int dtype, const void *product, int64_t product_stride,
+int vitresnas_linear_gelu_backward(int dtype, int wide, const void *product, int64_t product_stride,
                                    const void *pre, void *dx, int64_t dx_stride, int64_t rows,
                                    int64_t columns, int64_t padded, int threads) {
-    const auto run = pick(dtype, dtype, gelu_backward_float32, gelu_backward_float64,
-                          gelu_backward_bfloat16, gelu_backward_bfloat16);
+    decltype(&gelu_backward_float32) mixed = nullptr;
+    const auto run = pick(dtype, wide, gelu_backward_float32, gelu_backward_float64,
+                          gelu_backward_bfloat16, mixed, gelu_backward_widened);
     if (!run) return VITRESNAS_BAD_DTYPE;
     return each_row(rows, columns, padded, threads, [=](int64_t r) {
-        run(at(product, r * product_stride, dtype), at(pre, r * dx_stride, dtype),
-            at(dx, r * dx_stride, dtype), columns, padded);
+        run(at(product, r * product_stride, dtype), at(pre, r * dx_stride, wide),
+            at(dx, r * dx_stride, wide), columns, padded);
     });
 }
 
@@ -276,7 +283,8 @@ int vitresnas_linear_incoming(int dtype, int wide, const void *dy, int64_t dy_st
                               int64_t scaled_stride, void *partials, void *dbias, int64_t rows,
                               int64_t columns, int threads) {
     const auto row =
-        pick(dtype, wide, incoming_float32, incoming_float64, incoming_bfloat16, incoming_mixed);
+        pick(dtype, wide, incoming_float32, incoming_float64, incoming_bfloat16, incoming_mixed,
+             incoming_widened);
     if (!row) return VITRESNAS_BAD_DTYPE;
     if (rows < 0 || columns < 0 || per_image < 1) return VITRESNAS_BAD_SHAPE;
     const int sums = dtype == VITRESNAS_FLOAT64 ? VITRESNAS_FLOAT64 : VITRESNAS_FLOAT32;

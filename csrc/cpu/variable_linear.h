@@ -16,7 +16,7 @@ int vitresnas_linear_bias(int dtype, int wide, const void *product, int64_t prod
                           int64_t columns, int64_t padded, int threads);
 
 // pre = product + bias, y = gelu(pre); pre may be null. One stride for pre and y.
-int vitresnas_linear_gelu(int dtype, const void *product, int64_t product_stride, const void *bias,
+int vitresnas_linear_gelu(int dtype, int wide, const void *product, int64_t product_stride, const void *bias,
                           void *pre, void *y, int64_t y_stride, int64_t rows, int64_t columns,
                           int64_t padded, int threads);
 
@@ -28,7 +28,7 @@ int vitresnas_linear_residual(int dtype, int wide, const void *product, int64_t 
                               int64_t columns, int64_t padded, int threads);
 
 // dx = product * gelu'(pre); product and dx may be the same memory. One stride for pre and dx.
-int vitresnas_linear_gelu_backward(int dtype, const void *product, int64_t product_stride,
+int vitresnas_linear_gelu_backward(int dtype, int wide, const void *product, int64_t product_stride,
                                    const void *pre, void *dx, int64_t dx_stride, int64_t rows,
                                    int64_t columns, int64_t padded, int threads);
 

@@ -318,3 +318,20 @@ def test_wrong_inputs_are_named_in_one_sentence(changes, words):
     with pytest.raises(InputError, match=words) as raised:
         variable_patch_embedding(*case.arguments(), dtype=case.dtype)
     assert "\n" not in str(raised.value)
+
+
+def test_autocast_around_an_op_changes_nothing_within():
+    generator = torch.Generator().manual_seed(0)
+    leaves = [
+        torch.randn(size, generator=generator).requires_grad_()
+        for size in ((4, 3, 8, 8), (12, 3, 2, 2), (12,), (1, 1, 12), (1, 17, 12))
+    ]
+    widths = torch.tensor([10, 7], dtype=torch.int32)
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            trunk, weight, bias, prefix, position = leaves
+            y = variable_patch_embedding(trunk, weight, bias, prefix, position, widths)
+            loss = y[:2, :, :10].square().sum() + y[2:, :, :7].square().sum()
+            results.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -82,6 +82,24 @@ def use_backend(name: str) -> Iterator[None]:
         _by_name = before
 
 
+def as_given(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """The implementation of an op, computing in its tensors' own types.
+
+    Autocast stays in force inside an op and would round the operands of its products behind the
+    back of kernels that read the result by address.
+    """
+
+    @functools.wraps(implementation)
+    def run(first: Tensor, *rest: Any) -> Any:
+        kind = first.device.type
+        if not torch.is_autocast_enabled(kind):
+            return implementation(first, *rest)
+        with torch.autocast(kind, enabled=False):
+            return implementation(first, *rest)
+
+    return run
+
+
 def reasons(op: Op, name: str, inputs: Sequence[Tensor] | None = None) -> tuple[str, ...]:
     """Why the backend `name` cannot run `op` at all; without inputs: on this machine's device."""
     if name not in BACKENDS:

@@ -31,7 +31,7 @@ from torch.autograd.function import once_differentiable
 from vitresnas.errors import InputError
 from vitresnas.ops import masked_layer_norm_native as compiled
 from vitresnas.ops import masked_layer_norm_reference as plain
-from vitresnas.ops.dispatch import Backend, Op, choose
+from vitresnas.ops.dispatch import Backend, Op, as_given, choose
 from vitresnas.ops.masked_layer_norm_reference import statistics_dtype as statistics_dtype
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -135,8 +135,8 @@ def _backward(
 
 
 for _key in ("CPU", "CUDA"):
-    _library.impl("masked_layer_norm", _forward, _key)
-    _library.impl("masked_layer_norm_backward", _backward, _key)
+    _library.impl("masked_layer_norm", as_given(_forward), _key)
+    _library.impl("masked_layer_norm_backward", as_given(_backward), _key)
 
 
 @torch.library.register_fake("vitresnas::masked_layer_norm", lib=_library)

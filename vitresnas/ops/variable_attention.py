@@ -29,7 +29,7 @@ from vitresnas.errors import InputError
 from vitresnas.ops import native
 from vitresnas.ops import variable_attention_cuda as cuda
 from vitresnas.ops import variable_attention_reference as plain
-from vitresnas.ops.dispatch import Backend, Op, choose
+from vitresnas.ops.dispatch import Backend, Op, as_given, choose
 from vitresnas.ops.variable_attention_reference import reference, statistics_dtype
 
 __all__ = ["OP", "reference", "variable_attention"]
@@ -167,8 +167,8 @@ def _backward(
 
 
 for _key in ("CPU", "CUDA"):
-    _library.impl("variable_attention", _forward, _key)
-    _library.impl("variable_attention_backward", _backward, _key)
+    _library.impl("variable_attention", as_given(_forward), _key)
+    _library.impl("variable_attention_backward", as_given(_backward), _key)
 
 
 @torch.library.register_fake("vitresnas::variable_attention", lib=_library)

@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 from vitresnas.errors import InputError
 from vitresnas.ops import variable_linear_cpu as cpu
 from vitresnas.ops import variable_linear_reference as plain
-from vitresnas.ops.dispatch import Backend, Op, choose
+from vitresnas.ops.dispatch import Backend, Op, as_given, choose
 from vitresnas.ops.variable_linear_reference import accumulator, reference
 
 __all__ = ["OP", "reference", "variable_linear", "variable_linear_residual"]
@@ -121,8 +121,8 @@ def _backward(dy: Tensor, x: Tensor, *rest: Any) -> Any:
 
 
 for _key in ("CPU", "CUDA"):
-    _library.impl("variable_linear", _forward, _key)
-    _library.impl("variable_linear_backward", _backward, _key)
+    _library.impl("variable_linear", as_given(_forward), _key)
+    _library.impl("variable_linear_backward", as_given(_backward), _key)
 
 
 @torch.library.register_fake("vitresnas::variable_linear", lib=_library)
@@ -167,7 +167,7 @@ class _VariableLinear(torch.autograd.Function):
         scale: Tensor | None,
         dtype: torch.dtype,
     ) -> Any:
-        weight = weight.to(x.dtype)
+        weight = cpu.operand(weight, x)
         y, _ = torch.ops.vitresnas.variable_linear(
             x, weight, bias, widths_in, widths_out, segments, False, False, residual, scale, dtype
         )
@@ -256,7 +256,7 @@ def apply(
         return y
     x, weight, *others = arguments
     y, _ = torch.ops.vitresnas.variable_linear(
-        x, weight.to(x.dtype), *others, False, False, residual, scale, dtype
+        x, cpu.operand(weight, x), *others, False, False, residual, scale, dtype
     )
     return y
 

@@ -3,11 +3,16 @@
 A product works on the active part in place, `x[:, :k] @ W[:n, :k]^T`: measured on a Xeon, strided
 operands cost nothing. Rows go in chunks, so that what follows a product (bias, GELU, residual)
 finds it in the cache, and no product is stored only to be read again. Legend: variable_linear.py.
+
+Where the processor has no matrix unit for bfloat16 its products run at half the speed of float32:
+there a float32 weight beside bfloat16 activations is taken as it is, and a chunk of activations is
+widened just before its product. Storage stays bfloat16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,7 +20,19 @@ from torch import Tensor
 from vitresnas.ops import native
 from vitresnas.ops.variable_linear_reference import accumulator
 
+try:
+    MATRIX_UNIT = "amx_bf16" in Path("/proc/cpuinfo").read_text()
+except OSError:  # not Linux
+    MATRIX_UNIT = False
+
 CHUNK = 1024  # rows of a product: enough for full speed, and at most a few MB
+
+
+def operand(weight: Tensor, x: Tensor) -> Tensor:
+    """The weight as products with x take it: in x's type, or wider where that is faster."""
+    if x.is_cpu and x.dtype == torch.bfloat16 and not MATRIX_UNIT:
+        return weight
+    return weight.to(x.dtype)
 
 
 def forward(
@@ -32,7 +49,7 @@ def forward(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     kernels, threads = native.module(), torch.get_num_threads()
-    kind, wide = native.DTYPES[x.dtype], native.DTYPES[dtype]
+    kind, wide = native.DTYPES[weight.dtype], native.DTYPES[dtype]
     x_RK, bias = _rows(x), bias.to(accumulator(x.dtype)).contiguous()
     outputs = weight.shape[0]
     part = outputs // segments  # rows of a segment
@@ -41,19 +58,20 @@ def forward(
     pre_RN = x.new_empty(y_RN.shape if gelu and keep else (0, 0))
     residual_RN = None if residual is None else residual.reshape(y_RN.shape).contiguous()
     per_image = max(1, x.shape[1:-1].numel())
-    in_place = not gelu and residual is None and dtype == x.dtype
-    buffer = x.new_empty(0 if in_place else min(CHUNK, len(x_RK)) * part)
+    in_place = not gelu and residual is None and dtype == weight.dtype
+    buffer = weight.new_empty(0 if in_place else min(CHUNK, len(x_RK)) * part)
 
     for first, last, k, n in _chunks(x, widths_in, widths_out):
         padded = min(-(-n // 16) * 16, part)
+        x_Rk = x_RK[first:last, :k].to(weight.dtype) if k else None
         for column in range(0, outputs, part):
             place = first * outputs + column
             to = y.data_ptr() + place * dtype.itemsize
             product_Rn = y_RN[first:last, column : column + n]
             if not in_place:
                 product_Rn = buffer[: (last - first) * n].view(last - first, n)
-            if k:
-                torch.mm(x_RK[first:last, :k], weight[column : column + n, :k].t(), out=product_Rn)
+            if x_Rk is not None:
+                torch.mm(x_Rk, weight[column : column + n, :k].t(), out=product_Rn)
             product = (product_Rn.data_ptr() if k else 0, product_Rn.stride(0))
             offset = bias.data_ptr() + column * bias.element_size()
             sizes = (last - first, n, padded, threads)
@@ -67,7 +85,7 @@ def forward(
                 continue
             elif gelu:
                 saved = pre_RN.data_ptr() + place * x.element_size() if keep else 0
-                code = kernels.linear_gelu(kind, *product, offset, saved, to, outputs, *sizes)
+                code = kernels.linear_gelu(kind, wide, *product, offset, saved, to, outputs, *sizes)
             else:
                 code = kernels.linear_bias(kind, wide, *product, offset, to, outputs, *sizes)
             native.check(code, "variable_linear", x=x, weight=weight)
@@ -99,15 +117,17 @@ def backward(
         if not k:
             continue
         dys, weights = [], []
+        x_Rk = x_RK[first:last, :k].to(weight.dtype) if n else None
         for column in range(0, weight.shape[0] if n else 0, part):
             rows, columns = slice(first, last), slice(column, column + n)
             dbias_n = dbias[columns]
-            dy_Rn = _incoming(dy_RN[rows, columns], x, scale, first, per_image, dbias_n)
+            dy_Rn = _incoming(dy_RN[rows, columns], weight, scale, first, per_image, dbias_n)
             if fresh and k < x_RK.shape[1]:
                 dweight[columns, k:] = 0
             if fresh and n < part:
                 dweight[column + n : column + part] = 0
-            _add_product(dweight[columns, :k], dy_Rn.t(), x_RK[rows, :k], fresh)
+            assert x_Rk is not None
+            _add_product(dweight[columns, :k], dy_Rn.t(), x_Rk, fresh)
             dys.append(dy_Rn)
             weights.append(weight[columns, :k])
         fresh = fresh and not n
@@ -120,15 +140,15 @@ def backward(
 
 
 def _incoming(
-    dy_Rn: Tensor, x: Tensor, scale: Tensor | None, first: int, per_image: int, dbias_n: Tensor
+    dy_Rn: Tensor, weight: Tensor, scale: Tensor | None, first: int, per_image: int, dbias_n: Tensor
 ) -> Tensor:
-    """dy as the products take it: scaled, in x's type; its column sums are added to dbias_n."""
+    """dy as products take it: scaled, in the weight's type; its column sums go into dbias_n."""
     kernels, (rows, columns) = native.module(), dy_Rn.shape
-    as_it_is = scale is None and dy_Rn.dtype == x.dtype
-    scaled_Rn = dy_Rn if as_it_is else x.new_empty(rows, columns)
+    as_it_is = scale is None and dy_Rn.dtype == weight.dtype
+    scaled_Rn = dy_Rn if as_it_is else weight.new_empty(rows, columns)
     partials = dbias_n.new_empty(-(-rows // kernels.linear_run), columns)
     code = kernels.linear_incoming(
-        native.DTYPES[x.dtype],
+        native.DTYPES[weight.dtype],
         native.DTYPES[dy_Rn.dtype],
         dy_Rn.data_ptr(),
         dy_Rn.stride(0),
@@ -143,7 +163,7 @@ def _incoming(
         columns,
         torch.get_num_threads(),
     )
-    native.check(code, "variable_linear_backward", dy=dy_Rn, x=x)
+    native.check(code, "variable_linear_backward", dy=dy_Rn, weight=weight)
     return scaled_Rn
 
 
@@ -161,9 +181,11 @@ def _outgoing(
     if not dys_Rn:
         dx_RK[run, :padded] = 0
         return
-    half = dx_RK.dtype == torch.bfloat16 and len(dys_Rn) > 1
+    kind = dys_Rn[0].dtype
+    half = kind == torch.bfloat16 and len(dys_Rn) > 1
     to_Rk = dx_RK[run, :k]
-    product_Rk = to_Rk if pre is None and not half else dx_RK.new_empty(to_Rk.shape)
+    in_place = pre is None and not half and kind == dx_RK.dtype
+    product_Rk = to_Rk if in_place else dys_Rn[0].new_empty(to_Rk.shape)
     torch.mm(dys_Rn[0], weights_nk[0], out=product_Rk)
     if half:  # partial sums keep float32
         total_Rk = product_Rk.float()
@@ -173,12 +195,15 @@ def _outgoing(
     else:
         for dy_Rn, weight_nk in zip(dys_Rn[1:], weights_nk[1:], strict=True):
             product_Rk.addmm_(dy_Rn, weight_nk)
+        if pre is None and not in_place:
+            to_Rk.copy_(product_Rk)
     if pre is None:
         if k < padded:
             dx_RK[run, k:padded] = 0
         return
     place = run.start * inputs * dx_RK.element_size()
     code = native.module().linear_gelu_backward(
+        native.DTYPES[kind],
         native.DTYPES[dx_RK.dtype],
         product_Rk.data_ptr(),
         product_Rk.stride(0),

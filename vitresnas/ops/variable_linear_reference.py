@@ -99,6 +99,7 @@ def _operands(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x by group and the weight, both zero where no group reaches; the mask of computed outputs."""
     groups, (outputs, inputs) = len(widths_in), weight.shape
+    weight = weight.to(x.dtype)  # the C++ backend may ask for it unrounded
     in_G1K, out_G1N = _active(widths_in, inputs), _active(widths_out, outputs, segments)
     out_G1N = out_G1N & (widths_in > 0)[:, None, None]
     x_GRK = x.reshape(groups, x.shape[:-1].numel() // groups, inputs)

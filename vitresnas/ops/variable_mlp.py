@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vitresnas.ops.variable_linear import check
+from vitresnas.ops.variable_linear_cpu import operand
 from vitresnas.ops.variable_linear_reference import reference as linear_reference
 
 
@@ -53,7 +54,7 @@ class _VariableMlp(torch.autograd.Function):
         residual: Tensor,
         scale: Tensor | None,
     ) -> Any:
-        weights = weight1.to(x.dtype), weight2.to(x.dtype)
+        weights = operand(weight1, x), operand(weight2, x)
         y, hidden, pre = _forward(
             x, weights, (bias1, bias2), widths_in, widths_hidden, residual, scale, keep=True
         )
@@ -124,7 +125,7 @@ def variable_mlp(
             x, weight1, bias1, weight2, bias2, widths_in, widths_hidden, residual, scale
         )
         return y
-    weights = weight1.to(x.dtype), weight2.to(x.dtype)
+    weights = operand(weight1, x), operand(weight2, x)
     y, _, _ = _forward(
         x, weights, (bias1, bias2), widths_in, widths_hidden, residual, scale, keep=False
     )

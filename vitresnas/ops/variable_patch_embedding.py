@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from vitresnas.errors import InputError
 from vitresnas.ops import native, variable_patch_embedding_cpu
-from vitresnas.ops.dispatch import Backend, Op, choose
+from vitresnas.ops.dispatch import Backend, Op, as_given, choose
 from vitresnas.ops.masked_layer_norm import FLOATS, statistics_dtype
 
 
@@ -171,8 +171,8 @@ def _backward(dtokens: Tensor, trunk: Tensor, *rest: Any) -> Any:
 
 
 for _key in ("CPU", "CUDA"):
-    _library.impl("variable_patch_embedding", _forward, _key)
-    _library.impl("variable_patch_embedding_backward", _backward, _key)
+    _library.impl("variable_patch_embedding", as_given(_forward), _key)
+    _library.impl("variable_patch_embedding_backward", as_given(_backward), _key)
 
 
 @torch.library.register_fake("vitresnas::variable_patch_embedding", lib=_library)

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from vitresnas.errors import InputError
 from vitresnas.ops import native, variable_reduction_cpu, variable_reduction_reference
-from vitresnas.ops.dispatch import Backend, Op, choose
+from vitresnas.ops.dispatch import Backend, Op, as_given, choose
 from vitresnas.ops.masked_layer_norm import FLOATS, statistics_dtype
 from vitresnas.ops.variable_reduction_reference import reference
 
@@ -125,8 +125,8 @@ def _backward(dout: Tensor, y: Tensor, *rest: Any) -> Any:
 
 
 for _key in ("CPU", "CUDA"):
-    _library.impl("variable_reduction", _forward, _key)
-    _library.impl("variable_reduction_backward", _backward, _key)
+    _library.impl("variable_reduction", as_given(_forward), _key)
+    _library.impl("variable_reduction_backward", as_given(_backward), _key)
 
 
 @torch.library.register_fake("vitresnas::variable_reduction", lib=_library)
