@@ -29,6 +29,7 @@ Row = dict[str, Any]
 PATHS = {
     "dense": "dense: the largest network, no masks",
     "masked": "masked: full width times masks, as in the paper",
+    "masked-math": "masked, attention without SDPA",
     "masked-compiled": "masked, compiled by torch.compile",
     "sliced": "sliced: each group only its part",
     "fused": "fused: variable-width kernels",

@@ -9,7 +9,7 @@ import torch
 
 from vitresnas.errors import BackendError, InputError
 from vitresnas.files import write_json
-from vitresnas.ops import OPS, native
+from vitresnas.ops import OPS, dispatch, native
 from vitresnas.ops.dispatch import (
     BACKENDS,
     Backend,
@@ -135,3 +135,14 @@ def test_status_codes_become_sentences():
         with pytest.raises(InputError, match=words) as raised:
             native.check(code, "masked_layer_norm", x=X)
         assert "masked_layer_norm(x (2, 1, 16) float32)" in str(raised.value)
+
+
+def test_an_unproven_gpu_kernel_is_taken_only_when_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (99, 0))
+    monkeypatch.setattr(dispatch, "disagreement", lambda *arguments: ())
+    kernel = Backend("cuda", lambda: None, lambda: None)
+    monkeypatch.delenv("VITRESNAS_UNPROVEN", raising=False)
+    (doubt,) = dispatch.doubts(OP, kernel, torch.device("cuda"))
+    assert "no committed passing result for sm_990" in doubt
+    monkeypatch.setenv("VITRESNAS_UNPROVEN", "1")
+    assert dispatch.doubts(OP, kernel, torch.device("cuda")) == ()
