@@ -12,6 +12,7 @@ With --aot a row is what the compiler made of one kernel; a spill ends with exit
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 import shutil
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                     continue
                 rows.append(measure(work, backend, arguments.rounds))
                 say(line(rows[-1]))
+                if arguments.out:  # at once: nothing measured is lost when this is killed
+                    write_json(arguments.out, "bench", payload(rows))
     if late:
         say(f"{late} rows are left out: {arguments.seconds:.0f} s have passed")
     publish(rows, arguments)
@@ -79,12 +82,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def publish(rows: list[dict[str, Any]], arguments: Any) -> None:
-    payload = {"environment": describe_environment(), "rows": rows}
     if arguments.out:
-        write_json(arguments.out, "bench", payload)
+        write_json(arguments.out, "bench", payload(rows))
         say(f"wrote {len(rows)} rows to {arguments.out}")
     if arguments.json:
-        print_json(payload)
+        print_json(payload(rows))
+
+
+def payload(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"environment": environment(), "rows": rows}
+
+
+environment = functools.cache(describe_environment)
 
 
 def use_triton_of(folder: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kernel_cases.work import (
     DTYPES,
+    STAGES,
     Call,
     Inputs,
     Work,
@@ -30,7 +31,8 @@ EVERY = (True, True, True)
 
 
 def works(batch: int, device: torch.device) -> Iterator[Work]:
-    for stage, shares, dtype in settings():
+    more = [(stage, "full", "fp32") for stage in STAGES]  # where torch's own kernel competes
+    for stage, shares, dtype in (*settings(), *more):
         widths = of_groups(stage.embed, "embed", shares)
         yield from both_ways((batch, stage.tokens, stage.embed), widths, dtype, device)
 

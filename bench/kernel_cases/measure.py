@@ -45,6 +45,7 @@ def measure(work: Work, backend: str, rounds: int) -> dict[str, Any]:
     if not row["max_error"] < TOLERANCE[work.dtype]:
         return {**row, "passed": False}
     device = sets[0]["x"].device
+    row["default_backend"] = dispatch.choose(dispatch.find(work.op), work.chosen_by(sets[0])).name
     rivals: Rivals = {
         "ours": [partial(ours, s) for s in sets],
         **{name: [partial(f, s) for s in sets] for name, f in work.baselines.items()},
@@ -57,6 +58,7 @@ def measure(work: Work, backend: str, rounds: int) -> dict[str, Any]:
     by_flops = work.flops / flops_per_millisecond(work.dtype, device) if work.flops else 0.0
     floor, median = max(by_bytes, by_flops), medians.pop("ours")
     best = min(medians, key=medians.__getitem__)
+    exact = min(filter(work.exact, medians), key=medians.__getitem__)
     fifths = statistics.quantiles(samples["ours"], n=5)
     return {
         **row,
@@ -73,6 +75,8 @@ def measure(work: Work, backend: str, rounds: int) -> dict[str, Any]:
         "unsupported_baselines": {**work.impossible, **failed},
         "best_baseline": best,
         "speedup": medians[best] / median,
+        "best_exact_baseline": exact,
+        "speedup_over_exact": medians[exact] / median,
         "passed": median <= medians["reference"],
     }
 

@@ -21,12 +21,15 @@ def time_rivals(
 
 
 def time_by_clock(rivals: Rivals, rounds: int) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Every rival once per round, so that a busy spell hits them all; inputs in rotation."""
+    """Every rival once per round, so that a busy spell hits them all; inputs in rotation.
+
+    In one round each takes another set: the same one would be in the caches for all but the first.
+    """
     running, failed = tried(rivals)
     samples: dict[str, list[float]] = {name: [] for name in running}
     for turn in range(rounds + WARM_UP):
-        for name, calls in running.items():
-            call = calls[turn % len(calls)]
+        for place, (name, calls) in enumerate(running.items()):
+            call = calls[(turn + place * len(calls) // len(running)) % len(calls)]
             start = time.perf_counter()
             call()
             if turn >= WARM_UP:

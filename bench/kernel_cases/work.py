@@ -30,7 +30,12 @@ class Work:
     truth: Callable[[Inputs], Sequence[Tensor]]  # in float64; NaN where ours promises nothing
     flops: int = 0  # multiplications and additions of matrix products at least
     case: str = ""  # which use of the op: "qkv", "projection"
+    chosen_by: Callable[[Inputs], Sequence[Tensor]] = lambda s: (s["x"],)  # what dispatch looks at
     impossible: dict[str, str] = field(default_factory=dict)  # rivals that cannot, and why
+
+    def exact(self, baseline: str) -> bool:
+        """Whether a baseline gives this op's result: full width does where nothing is masked."""
+        return self.active_share == 1 or "full width" not in baseline
 
     def sets(self, cache_bytes: int) -> list[Inputs]:
         """As many inputs as it takes for a call to find none of its own in the caches."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.ops.rules import active, check_close, settled, torch_empty_is_nan
 from vitresnas.errors import BackendError, InputError
 from vitresnas.ops import native
-from vitresnas.ops.dispatch import reasons, use_backend
+from vitresnas.ops.dispatch import choose, reasons, use_backend
 from vitresnas.ops.masked_layer_norm import (
     OP,
     masked_layer_norm,
@@ -160,6 +160,17 @@ def test_inactive_memory_is_never_used_and_comes_out_zero(
 
 
 @pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.skipif(native.missing() is not None, reason="not compiled")
+def test_torch_is_taken_where_it_is_faster_and_the_choice_can_be_overruled(monkeypatch):
+    monkeypatch.delenv("VITRESNAS_BACKEND", raising=False)
+    full, mixed = (torch.tensor(w, dtype=torch.int32) for w in ([64, 64], [64, 40]))
+    small, large = torch.randn(4, 5, 64), torch.randn(2, 4096, 64)
+    taken = [choose(OP, (x, x, w)).name for x in (small, large) for w in (full, mixed)]
+    assert taken == ["reference", "cpp", "cpp", "cpp"]
+    with use_backend("cpp"):
+        assert choose(OP, (small, small, full)).name == "cpp"
+
+
 def test_the_same_input_gives_the_same_bits(backend, device):
     case = make((4, 65, 40), (40, 23), device=device)
     for first, second in zip(run(case, backend), run(case, backend), strict=True):

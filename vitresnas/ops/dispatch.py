@@ -34,15 +34,20 @@ _by_name: str | None = None  # process-wide: autograd runs GPU backward passes i
 
 @dataclass(frozen=True)
 class Backend:
-    """One implementation of an op; `refuses` gives the op's own reasons (dtype, shape)."""
+    """One implementation of an op.
+
+    refuses: the op's own reasons (dtype, shape) why it cannot run on some inputs.
+    loses: why, as measured, the next one is faster on them; naming the backend overrides it.
+    """
 
     name: str
     forward: Callable[..., Any]
     backward: Callable[..., Any]
     refuses: Callable[[Sequence[Tensor]], tuple[str, ...]] = lambda inputs: ()
+    loses: Callable[[Sequence[Tensor]], tuple[str, ...]] = lambda inputs: ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # there is one of each: compared and hashed by identity, at once
 class Op:
     """An op and its backends, best first; the last one is the reference and always runs.
 
@@ -64,13 +69,21 @@ def choose(op: Op, inputs: Sequence[Tensor]) -> Backend:
     """The backend that runs `op` on `inputs`; raises BackendError if one named cannot."""
     wanted = _by_name or os.environ.get("VITRESNAS_BACKEND")
     if not wanted:
-        for backend in op.backends[:-1]:
-            if not (reasons(op, backend.name, inputs) or doubts(op, backend, inputs[0].device)):
-                return backend
+        device = inputs[0].device
+        for backend in _able(op, device.type):
+            if backend.refuses(inputs) or backend.loses(inputs) or doubts(op, backend, device):
+                continue
+            return backend
         return op.backends[-1]
     if why := reasons(op, wanted, inputs):
         raise BackendError(f'backend "{wanted}" cannot run {op.name}: {"; ".join(why)}')
     return next(backend for backend in op.backends if backend.name == wanted)
+
+
+@functools.cache
+def _able(op: Op, device: str) -> tuple[Backend, ...]:
+    """The backends before the reference that this machine can run on such a device."""
+    return tuple(one for one in op.backends[:-1] if not machine_reasons(one.name, device))
 
 
 @contextlib.contextmanager

@@ -83,7 +83,13 @@ OP = Op(
     (
         Backend("cuda", compiled.forward_cuda, compiled.backward_cuda, compiled.refused_by_cuda),
         Backend("triton", _forward_triton, _backward_triton, _refused_by_triton),
-        Backend("cpp", compiled.forward_cpp, compiled.backward_cpp, compiled.refused_by_cpp),
+        Backend(
+            "cpp",
+            compiled.forward_cpp,
+            compiled.backward_cpp,
+            compiled.refused_by_cpp,
+            compiled.loses_by_cpp,
+        ),
         Backend("reference", plain.forward, plain.backward),
     ),
     _trial,
@@ -115,8 +121,8 @@ def _forward(
     if widths.is_cpu:  # reading a GPU's widths would wait for it; kernels clamp them instead
         _check_widths(x, widths)
     same = dtype is None or dtype == x.dtype
-    inputs = (x,) if same else (x, x.new_empty(0, dtype=dtype))
-    return choose(OP, inputs).forward(x, weight, bias, widths, eps, dtype, padded)
+    like_y = x if same else x.new_empty(0, dtype=dtype)
+    return choose(OP, (x, like_y, widths)).forward(x, weight, bias, widths, eps, dtype, padded)
 
 
 def _backward(

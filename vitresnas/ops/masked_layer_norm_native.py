@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from vitresnas.ops import native
-from vitresnas.ops.masked_layer_norm_reference import statistics_dtype
+from vitresnas.ops.masked_layer_norm_reference import nothing_masked, statistics_dtype
 
 CHUNKS = 64  # of a CPU's backward pass, over all groups
 CHUNK_ROWS = 64  # at least, in each
 BLOCKS = 396  # of a GPU's: the three that fit on each multiprocessor of an H100 or H200
 BLOCK_ROWS = 4  # one for each warp
 MAX_CHANNELS = 1024  # that a warp of the CUDA kernel holds in registers
+SMALL = 1 << 19  # elements below which a call from Python costs more than this kernel gains
 
 
 def forward_cpp(
@@ -141,7 +142,7 @@ def backward_cuda(
 
 def refused_by_cuda(inputs: Sequence[Tensor]) -> tuple[str, ...]:
     """Reasons why the CUDA kernel cannot run on x and y (or dy)."""
-    for tensor in inputs:
+    for tensor in inputs[:2]:
         if tensor.dtype not in (torch.float32, torch.bfloat16):
             return (f"has no kernel for {tensor.dtype}: use float32 or bfloat16",)
     channels = inputs[0].shape[-1]
@@ -158,16 +159,24 @@ def aligned(x: Tensor) -> Tensor:
 
 def refused_by_cpp(inputs: Sequence[Tensor]) -> tuple[str, ...]:
     """Reasons why the C++ kernel cannot run on x and y (or dy)."""
-    for tensor in inputs:
+    for tensor in inputs[:2]:
         if tensor.dtype not in native.DTYPES:
             return (f"has no kernel for {tensor.dtype}: use float32, float64 or bfloat16",)
+    return ()
+
+
+def loses_by_cpp(inputs: Sequence[Tensor]) -> tuple[str, ...]:
+    """Why torch is faster on x, y and the widths of a forward pass."""
+    if len(inputs) > 2 and inputs[0].numel() < SMALL and nothing_masked(inputs[0], inputs[2]):
+        return ("torch is faster on a small x of which nothing is masked",)
     return ()
 
 
 def _outputs(x: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x in one piece, and y, mean, rstd for it."""
     x = x.contiguous()
-    mean = x.new_empty(x.shape[:-1], dtype=statistics_dtype(x))
+    # torch.empty costs a third of x.new_empty.
+    mean = torch.empty(x.shape[:-1], dtype=statistics_dtype(x), device=x.device)
     return x, torch.empty_like(x, dtype=dtype), mean, torch.empty_like(mean)
 
 
