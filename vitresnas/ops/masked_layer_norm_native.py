@@ -20,7 +20,6 @@ CHUNK_ROWS = 64  # at least, in each
 BLOCKS = 396  # of a GPU's: the three that fit on each multiprocessor of an H100 or H200
 BLOCK_ROWS = 4  # one for each warp
 MAX_CHANNELS = 1024  # that a warp of the CUDA kernel holds in registers
-SMALL = 1 << 19  # elements below which a call from Python costs more than this kernel gains
 
 
 def forward_cpp(
@@ -167,9 +166,12 @@ def refused_by_cpp(inputs: Sequence[Tensor]) -> tuple[str, ...]:
 
 def loses_by_cpp(inputs: Sequence[Tensor]) -> tuple[str, ...]:
     """Why torch is faster on x, y and the widths of a forward pass."""
-    if len(inputs) > 2 and inputs[0].numel() < SMALL and nothing_masked(inputs[0], inputs[2]):
-        return ("torch is faster on a small x of which nothing is masked",)
-    return ()
+    if len(inputs) < 3:  # a backward pass
+        return ()
+    x, _, widths = inputs
+    if x.dtype != torch.float32 or not nothing_masked(x, widths):
+        return ()
+    return ("torch is no slower in float32 where nothing is masked",)
 
 
 def _outputs(x: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
