@@ -13,6 +13,7 @@ from pathlib import Path
 from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.errors import InputError
 from vitresnas.files import Fields, JsonObject
+from vitresnas.latency.runtime import runtime_name
 from vitresnas.search.constraint import Target
 
 MISSED = 4
@@ -144,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument("--batch-size", type=int, help="instead of the search's own")
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="likewise")
-    parser.add_argument("--runtime", choices=("eager", "compile", "cuda-graph"), help="likewise")
+    parser.add_argument("--runtime", type=runtime_name, help="likewise")
     parser.add_argument("--threads", type=int, help="likewise")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     arguments = parser.parse_args(argv)

@@ -6,9 +6,14 @@ from torch._inductor import config, cpp_builder
 
 from vitresnas.errors import InputError
 from vitresnas.latency.measure import time_interleaved
-from vitresnas.latency.runtime import prepare, refuse_runtime
+from vitresnas.latency.runtime import find_runtime, usable_runtime
 from vitresnas.models import create_model
 from vitresnas.models.pieces import build_piece, piece_input_shape
+
+
+def prepare(module, x, runtime, operation=None):
+    return find_runtime(runtime).prepare(module, x, operation)
+
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -69,9 +74,9 @@ def test_a_machine_without_a_compiler_says_which_it_looked_for():
         config.patch({"cpp.cxx": ("no-such-compiler",)}),
         pytest.raises(InputError, match=r"C\+\+ compiler \(no-such-compiler\).*--runtime eager"),
     ):
-        refuse_runtime("compile", "cpu")
+        usable_runtime("compile", "cpu")
     cpp_builder.cpp_compiler_search.cache_clear()
-    refuse_runtime("compile", "cpu")
+    usable_runtime("compile", "cpu")
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitresnas.doors import Parser, door, print_json, say
-from vitresnas.latency.condition import DTYPES, RUNTIMES
+from vitresnas.latency.condition import DTYPES
 from vitresnas.latency.request import Request
+from vitresnas.latency.runtime import runtime_name, runtime_names
 from vitresnas.latency.table import LatencyTable, load_tables
 from vitresnas.latency.validation import Validation
 from vitresnas.space.presets import SPACES, load_space
@@ -109,7 +110,8 @@ def _parser() -> Parser:
         help="images per forward pass (CPU: 32 up to 64 pixels, 8 above; GPU: 128)",
     )
     add("--dtype", default="fp32", choices=DTYPES, help="weights and activations (fp32)")
-    add("--runtime", default="eager", choices=RUNTIMES, help="how modules are run (eager)")
+    runtimes = ", ".join(runtime_names())
+    add("--runtime", default="eager", type=runtime_name, help=f"{runtimes} (eager)")
     add("--threads", type=int, help="CPU threads of torch (torch's own choice)")
     add("--seconds", type=float, default=30.0, help="about how long to measure (30)")
     add(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from vitresnas.errors import InputError
 from vitresnas.latency.condition import Condition
+from vitresnas.latency.measure import DTYPES
 from vitresnas.latency.measure_memory import measure_peak
 from vitresnas.latency.progress import Step
-from vitresnas.latency.runtime import DTYPES, Call, prepare
+from vitresnas.latency.runtime import Call, find_runtime
 from vitresnas.latency.timer import timer_for
 from vitresnas.latency.weights import SharedWeights
 from vitresnas.models import create_model
@@ -31,6 +33,7 @@ class Bench:
     def __init__(self, space: SearchSpace, condition: Condition, device: torch.device) -> None:
         self._condition, self._device = condition, device
         self._dtype = DTYPES[condition.dtype]
+        self._prepare = find_runtime(condition.runtime).prepare
         self._weights = SharedWeights(parameters(space.largest), device, self._dtype)
         self._inputs: dict[tuple[int, ...], Tensor] = {}
         self._timer = timer_for(device)
@@ -38,15 +41,17 @@ class Bench:
 
     def pieces(self, operations: Sequence[Operation], step: Step = _silent) -> dict[str, Call]:
         """Calls by the name of the operation, each made once already."""
-        calls: dict[str, Call] = {}
-        for operation in operations:
-            calls[str(operation)] = self._piece(operation)
-            step(len(calls) / len(operations), f"{len(calls)} of {len(operations)} operations")
-        return calls
+        return _made(
+            {str(operation): partial(self._piece, operation) for operation in operations}, step
+        )
 
-    def networks(self, architectures: Iterable[Architecture]) -> dict[str, Call]:
+    def networks(
+        self, architectures: Sequence[Architecture], step: Step = _silent
+    ) -> dict[str, Call]:
         """Calls by the id of the architecture, each made once already."""
-        return {architecture.id: self._network(architecture) for architecture in architectures}
+        return _made(
+            {network.id: partial(self._network, network) for network in architectures}, step
+        )
 
     def peak_memory(self, architecture: Architecture) -> tuple[int, str]:
         """Bytes that one forward pass needs, and how they were counted."""
@@ -69,8 +74,7 @@ class Bench:
     def _piece(self, operation: Operation) -> Call:
         module = self._weights.build(lambda: build_piece(operation))
         x = self._input(piece_input_shape(operation, self._condition.batch_size))
-        runtime = self._condition.runtime
-        return self._first_call(lambda: prepare(module, x, runtime, operation), str(operation))
+        return self._first_call(lambda: self._prepare(module, x, operation), str(operation))
 
     def _module(self, architecture: Architecture) -> tuple[nn.Module, Tensor]:
         """A whole network and what it reads."""
@@ -81,8 +85,7 @@ class Bench:
 
     def _network(self, architecture: Architecture) -> Call:
         module, x = self._module(architecture)
-        runtime = self._condition.runtime
-        return self._first_call(lambda: prepare(module, x, runtime), "a whole network")
+        return self._first_call(lambda: self._prepare(module, x, None), "a whole network")
 
     def _input(self, shape: tuple[int, ...]) -> Tensor:
         if shape not in self._inputs:
@@ -107,3 +110,11 @@ class Bench:
                 f"({first_line}): use another --dtype or --device"
             ) from error
         return call
+
+
+def _made(makers: Mapping[str, Callable[[], Call]], step: Step) -> dict[str, Call]:
+    calls: dict[str, Call] = {}
+    for name, make in makers.items():
+        calls[name] = make()
+        step(len(calls) / len(makers), f"{len(calls)} of {len(makers)}")
+    return calls

@@ -41,7 +41,7 @@ from vitresnas.latency.priority import NORMAL, measuring_priority
 from vitresnas.latency.progress import Progress, default_progress
 from vitresnas.latency.request import Request, resolve_condition, resolve_device
 from vitresnas.latency.rounds import Plan, repeat, run_rounds, spoilt_visits
-from vitresnas.latency.runtime import Call
+from vitresnas.latency.runtime import Call, find_runtime
 from vitresnas.latency.table import (
     LatencyTable,
     Transfer,
@@ -92,10 +92,12 @@ def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) 
         with measuring_priority(run.condition.threads):
             run.anchor.warm_up()
             _reuse(run, request, _earlier(out))
-        pieces = _prepare_operations(run)  # compilers get no priority
-        with measuring_priority(run.condition.threads) as priority:
+        pieces = _prepare_operations(run)  # compilers and exporters get no priority
+        with measuring_priority(run.condition.threads):
             operation_rounds = _time_operations(run, pieces)
-            choice, networks, network_rounds = _time_networks(run)
+        choice, networks = _prepare_networks(run)
+        with measuring_priority(run.condition.threads) as priority:
+            network_rounds = _time_networks(run, networks)
             _repeat_drifted(run, pieces, networks)
             energy = _measure_energy(run, choice, networks)
             tail = _measure_tail(run, choice, networks)
@@ -264,15 +266,10 @@ def _reuse(run: _Run, request: Request, tables: tuple[LatencyTable, ...]) -> Non
 
 
 def _prepare_operations(run: _Run) -> dict[str, Call]:
-    pieces = run.pieces
-    if run.condition.runtime != "compile":
-        return run.bench.pieces(pieces)
-    run.progress.say(
-        f"compiling {len(pieces)} operations, which takes seconds each; what was compiled here "
-        "before is reused, and so is what an interrupted run leaves"
-    )
-    with run.progress.phase("compiling") as step:
-        return run.bench.pieces(pieces, step)
+    if notice := find_runtime(run.condition.runtime).notice:
+        run.progress.say(notice)
+    with run.progress.phase("preparing operations") as step:
+        return run.bench.pieces(run.pieces, step)
 
 
 def _time_operations(run: _Run, calls: Mapping[str, Call]) -> int:
@@ -289,15 +286,19 @@ def _time_operations(run: _Run, calls: Mapping[str, Call]) -> int:
         )
 
 
-def _time_networks(run: _Run) -> tuple[NetworkChoice, dict[str, Call], int]:
+def _prepare_networks(run: _Run) -> tuple[NetworkChoice, dict[str, Call]]:
     """Networks are chosen by the times of their pieces, once: a resumed run keeps its choice."""
     choice = run.log.networks
     if choice is None:
         choice = choose_networks(run.space, estimated_cost(run.timings()), Random(SEED))
         run.log.choose(choice)
-    calls = run.bench.networks(choice.all)
+    with run.progress.phase("preparing networks") as step:
+        return choice, run.bench.networks(choice.all, step)
+
+
+def _time_networks(run: _Run, calls: Mapping[str, Call]) -> int:
     with run.progress.phase("whole networks") as step:
-        rounds = run_rounds(
+        return run_rounds(
             "network",
             calls,
             run.bench.time_network,
@@ -306,7 +307,6 @@ def _time_networks(run: _Run) -> tuple[NetworkChoice, dict[str, Call], int]:
             step,
             between=run.between,
         )
-    return choice, calls, rounds
 
 
 def _repeat_drifted(run: _Run, pieces: Mapping[str, Call], networks: Mapping[str, Call]) -> None:

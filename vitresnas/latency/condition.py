@@ -9,7 +9,6 @@ from vitresnas.errors import FileFormatError
 from vitresnas.files import Fields, JsonObject
 
 DTYPES = ("fp32", "bf16", "fp16")
-RUNTIMES = ("eager", "compile", "cuda-graph")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Condition:
             device=fields.text("device"),
             dtype=fields.text("dtype", choices=DTYPES),
             batch_size=fields.integer("batch_size"),
-            runtime=fields.text("runtime", choices=RUNTIMES),
+            runtime=fields.text("runtime"),
             backend=fields.text("backend"),
             threads=fields.integer("threads"),
             driver=fields.text("driver"),

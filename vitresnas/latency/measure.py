@@ -20,10 +20,16 @@ from torch import Tensor, nn
 
 from vitresnas.errors import InputError
 from vitresnas.latency.priority import measuring_priority
-from vitresnas.latency.runtime import DTYPES, Call, prepare, refuse_runtime
+from vitresnas.latency.runtime import Call, usable_runtime
 from vitresnas.latency.stable import settle
 from vitresnas.latency.statistics import Clock, Measurement, relative_width
 from vitresnas.latency.timer import Timer, timer_for
+
+DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -61,14 +67,14 @@ def time_interleaved(
         raise InputError("no network to time: give at least one")
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}: use one of {', '.join(DTYPES)}")
-    refuse_runtime(runtime, str(images_BCHW.device))
+    how = usable_runtime(runtime, str(images_BCHW.device))
     images = images_BCHW.to(DTYPES[dtype])
     timer, rng = timer_for(images.device, clock), Random(seed)
     samples: dict[Name, list[float]] = {name: [] for name in networks}
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         calls = {
-            name: prepare(_ready(network, images), images, runtime)
+            name: how.prepare(_ready(network, images), images, None)
             for name, network in networks.items()
         }
         # Only now: compilers get no priority.

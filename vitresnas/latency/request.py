@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitresnas.errors import InputError
-from vitresnas.latency.condition import DTYPES, RUNTIMES, Condition
+from vitresnas.latency.condition import DTYPES, Condition
 from vitresnas.latency.networks import CALIBRATION_NETWORKS
+from vitresnas.latency.runtime import runtime_name, usable_runtime
 from vitresnas.space.search_space import SearchSpace
 
 LEAST_MEASUREMENTS = CALIBRATION_NETWORKS + 10  # two operations of every kind
@@ -40,8 +41,7 @@ class Request:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InputError(f"dtype is {self.dtype!r}: use one of {', '.join(DTYPES)}")
-        if self.runtime not in RUNTIMES:
-            raise InputError(f"runtime is {self.runtime!r}: use one of {', '.join(RUNTIMES)}")
+        runtime_name(self.runtime)
         for name in ("batch_size", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -102,14 +102,13 @@ def resolve_condition(space: SearchSpace, request: Request) -> Condition:
     """The condition that a request means on this machine, for this space."""
     import torch
 
-    from vitresnas.latency.runtime import refuse_runtime
-
     device = resolve_device(request.device)
-    refuse_runtime(request.runtime, device)
+    runtime = usable_runtime(request.runtime, device)
     versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         **({"cuda": str(torch.version.cuda)} if device != "cpu" else {}),
+        **runtime.versions(device),
     }
     return Condition(
         space=space.name,
@@ -119,7 +118,7 @@ def resolve_condition(space: SearchSpace, request: Request) -> Condition:
         dtype=request.dtype,
         batch_size=request.batch_size
         or default_batch_size(space.image_size, torch.device(device).type),
-        runtime=request.runtime,
+        runtime=runtime.name,
         backend=os.environ.get("VITRESNAS_BACKEND") or "auto",
         threads=request.threads or torch.get_num_threads(),
         driver=_driver(device),

@@ -1,104 +1,117 @@
-"""How a module is run: which runtimes this machine can measure, and why not the others."""
+"""Runtimes: how a module is run while it is timed, and where their names come from. No torch here.
+
+A runtime is one value. Ours and those of other packages are found the same way, as entry points of
+the group `vitresnas.runtimes`, and imported only when they are asked for by name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
-from torch import Tensor
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vitresnas.errors import InputError
-from vitresnas.models.compiled import compile_pieces, compiled_piece, compiled_runner
-from vitresnas.models.graphed import record
-from vitresnas.models.vit_res import ViTRes
 from vitresnas.space.operations import Operation
 
-DTYPES: dict[str, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GROUP = "vitresnas.runtimes"
+OURS = tuple(
+    EntryPoint(name, f"vitresnas.latency.runtimes.{module}:RUNTIME", GROUP)
+    for name, module in (
+        ("eager", "eager"),
+        ("compile", "compiled"),
+        ("cuda-graph", "cuda_graph"),
+        ("onnxruntime", "onnx"),
+    )
+)
 
 Call = Callable[[], object]
 
 
-def refuse_runtime(runtime: str, device: str) -> None:
-    """Raise InputError, with the reason, for a runtime that cannot be measured here."""
-    if runtime == "cuda-graph" and not device.startswith("cuda"):
-        raise InputError(
-            f"runtime cuda-graph replays work recorded on an NVIDIA GPU and the device is {device}:"
-            " use --runtime eager, or --device cuda where there is one"
-        )
-    if runtime == "compile" and (missing := _missing_compiler(device)):
-        raise InputError(
-            f"runtime compile needs {missing}, which is not here: install it, or use "
-            "--runtime eager"
-        )
+class Prepare(Protocol):
+    def __call__(
+        self, module: Callable[[Tensor], Any], x: Tensor, operation: Operation | None
+    ) -> Call:
+        """A call of no arguments that runs `module` on `x`, which stays where it is, and returns
+        what the module would.
+
+        Whatever is slow the first time (compiling, exporting, recording) happens in here; torch's
+        number of threads is the one to use. `operation`: the piece that the module is, if it is
+        one; equal operations compute the same on the same shapes, with other weights. Raises
+        InputError for a module that this runtime cannot run.
+        """
 
 
-def prepare(
-    module: Callable[[Tensor], Any],
-    x: Tensor,
-    runtime: str,
-    operation: Operation | None = None,
-) -> Call:
-    """A call of no arguments that runs `module` on `x`, which stays where it is.
-
-    operation: the piece that the module is, if it is one; compiled code is shared by that name.
-    Compiling and recording happen in here.
-    """
-    if runtime == "cuda-graph":
-        return _recorded(module, x)
-    if runtime == "compile":
-        return _compiled(module, x, operation)
-    return lambda: module(x)
-
-
-def _recorded(module: Callable[[Tensor], Any], x: Tensor) -> Call:
-    graph, output = record(module, x)
-
-    def replay() -> Any:
-        graph.replay()
-        return output  # every replay writes into it, so it must stay alive
-
-    return replay
-
-
-def _compiled(module: Callable[[Tensor], Any], x: Tensor, operation: Operation | None) -> Call:
-    if isinstance(module, ViTRes):
-        run = compile_pieces(module)
-    else:
-        runner = compiled_piece(operation) if operation else compiled_runner("network")
-
-        def run(x: Tensor) -> Any:
-            return runner(module, x)
-
-    try:
-        run(x)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        first_line = str(error).strip().split("\n", 1)[0]
-        raise InputError(
-            f"torch.compile fails on {operation or 'this network'} ({first_line}): "
-            "use --runtime eager"
-        ) from error
-    return lambda: run(x)
-
-
-def _missing_compiler(device: str) -> str | None:
-    """What torch.compile lacks here, in words."""
-    from torch._inductor import config
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-    from torch.utils._triton import has_triton
-
-    if device.startswith("cuda"):
-        return None if has_triton() else "Triton with a GPU that it can compile for"
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        wanted = config.cpp.cxx if isinstance(config.cpp.cxx, (list, tuple)) else [config.cpp.cxx]
-        return f"a C++ compiler ({', '.join(name for name in wanted if name)})"
+def _runs_everywhere(device: str) -> str | None:
     return None
+
+
+def _no_versions(device: str) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One way to run modules.
+
+    `refuse(device)`: why it cannot run on "cpu", "cuda" or "cuda:N" here, and how to mend that, to
+        follow the runtime's name in a sentence; None where it can.
+    `versions(device)`: libraries besides torch that decide how fast it is.
+    `notice`: told before the pieces of a space are prepared, where that takes long.
+    """
+
+    name: str
+    prepare: Prepare
+    refuse: Callable[[str], str | None] = _runs_everywhere
+    versions: Callable[[str], Mapping[str, str]] = _no_versions
+    notice: str = ""
+
+
+def runtime_names() -> tuple[str, ...]:
+    """Ours, then those that installed packages offer."""
+    return tuple(dict.fromkeys(entry.name for entry in _offered()))
+
+
+def runtime_name(text: str) -> str:
+    """The name of a runtime, checked. Raises InputError, listing the names."""
+    if text not in runtime_names():
+        raise InputError(f"runtime is {text!r}: use one of {', '.join(runtime_names())}")
+    return text
+
+
+def find_runtime(name: str) -> Runtime:
+    """The runtime of this name. Raises InputError where none has it, or its package is broken."""
+    found = [entry for entry in _offered() if entry.name == runtime_name(name)]
+    if len({entry.value for entry in found}) > 1:
+        raise InputError(
+            f"runtime {name} is offered twice ({', '.join(entry.value for entry in found)}): "
+            "uninstall or rename one"
+        )
+    try:
+        runtime = found[0].load()
+    except Exception as error:  # whatever another package does when it is imported
+        raise InputError(
+            f"runtime {name} cannot be loaded from {found[0].value} ({error}): mend or uninstall "
+            "the package that offers it"
+        ) from error
+    if not isinstance(runtime, Runtime) or runtime.name != name:
+        raise InputError(
+            f"{found[0].value} is {runtime!r}, expected a vitresnas.latency.runtime.Runtime of the "
+            f"name {name}: mend or uninstall the package that offers it"
+        )
+    return runtime
+
+
+def usable_runtime(name: str, device: str) -> Runtime:
+    """The runtime of this name. Raises InputError, with the reason, where it cannot run here."""
+    runtime = find_runtime(name)
+    if reason := runtime.refuse(device):
+        raise InputError(f"runtime {name} {reason}, or use --runtime eager")
+    return runtime
+
+
+def _offered() -> tuple[EntryPoint, ...]:
+    return (*OURS, *entry_points(group=GROUP))

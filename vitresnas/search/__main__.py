@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from vitresnas.doors import Parser, door, print_json
 from vitresnas.errors import InputError
+from vitresnas.latency.runtime import runtime_name, runtime_names
 from vitresnas.search.constraint import COSTS, Target, parse_constraint
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _parser() -> Parser:
     add("--latency-table", type=Path, help="a measured table; without it this machine is measured")
     add("--batch-size", type=_WholeNumber(1), help="images per batch when timed")
     add("--dtype", choices=("fp32", "bf16", "fp16"), help="number type when timed")
-    add("--runtime", choices=("eager", "compile", "cuda-graph"), help="how networks are run")
+    add("--runtime", type=runtime_name, help=", ".join(runtime_names()))
     add("--threads", type=_WholeNumber(1), help="CPU threads when timed")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add("--strategy", choices=("evolution",), default="evolution", help="default evolution")

@@ -1,0 +1,176 @@
+"""onnxruntime: the module exported to ONNX and run by ONNX Runtime, all graph optimisations on.
+
+torch's tracing exporter takes 10 to 60 ms a piece where its successor takes a second; what ONNX
+Runtime makes of either graph of a network are the same nodes, but for reshapes that move nothing.
+A torch that has no tracing exporter any more exports by the other one. Input and output stay where
+torch has them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vitresnas.errors import InputError
+from vitresnas.latency.runtime import Call, Runtime
+from vitresnas.space.operations import Operation
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, IOBinding, RunOptions
+
+NEEDED = ("onnxruntime", "onnx", "onnxscript")
+OPSET = 18  # LayerNormalization came with 17; below 18 torch's newer exporter has to convert down
+# Relative norm of the difference from eager: rounding passes, another computation does not.
+TOLERANCES = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+# As onnx.TensorProto numbers them; numpy knows no bfloat16.
+ELEMENT_TYPES = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}
+
+
+def refuse(device: str) -> str | None:
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        return f"needs {', '.join(missing)}: run `pip install 'vitresnas[onnx]'`"
+    import onnxruntime
+
+    if device == "cpu" or "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return None
+    return (
+        f"finds no CUDAExecutionProvider and the device is {device}: run "
+        "`pip install onnxruntime-gpu` in place of onnxruntime"
+    )
+
+
+def versions(device: str) -> Mapping[str, str]:
+    import onnxruntime
+
+    return {"onnxruntime": onnxruntime.__version__}
+
+
+def prepare(module: Callable[[Tensor], Any], x: Tensor, operation: Operation | None = None) -> Call:
+    """Export, and hold the output against the module's own. Raises InputError."""
+    what = str(operation) if operation else "this network"
+    expected = module(x)
+    try:
+        session = _session(export(module, x), x.device)
+        call = _bound(session, x.contiguous(), torch.empty_like(expected).contiguous())
+        output = call()
+    except Exception as error:  # two libraries with dozens of exceptions between them
+        first_line = str(error).strip().split("\n", 1)[0]
+        raise InputError(
+            f"onnxruntime cannot run {what} in {x.dtype} ({first_line}): use another --dtype, or "
+            "--runtime eager"
+        ) from error
+    off = float((output.float() - expected.float()).norm() / expected.float().norm())
+    if not off <= TOLERANCES[x.dtype]:
+        raise InputError(
+            f"onnxruntime computes {what} otherwise than eager (off by {off:.2g} of its norm, "
+            f"{TOLERANCES[x.dtype]} is allowed): its times would be of something else, so use "
+            "another version of onnxruntime, or --runtime eager"
+        )
+    return call
+
+
+def export(module: Callable[[Tensor], Any], x: Tensor, *, tracing: bool = True) -> bytes:
+    """The module on inputs of the shape of `x` as an ONNX model, weights inside."""
+    model = module if isinstance(module, nn.Module) else _AsModule(module)
+    with (
+        TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):
+        warnings.simplefilter("ignore")  # that tracing is deprecated, and fixes shapes
+        path, inputs = Path(folder) / "model.onnx", (x.clone(),)
+        if tracing:
+            try:
+                torch.onnx.export(model, inputs, path, dynamo=False, opset_version=OPSET)
+                return path.read_bytes()
+            except TypeError:  # a torch without it does not know the argument
+                pass
+        torch.onnx.export(model, inputs, path, opset_version=OPSET, external_data=False)
+        return path.read_bytes()
+
+
+class _AsModule(nn.Module):
+    def __init__(self, run: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, x: Tensor) -> Any:
+        return self.run(x)
+
+
+def _session(model: bytes, device: torch.device) -> InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    # Threads wait for the next node by spinning, and by default go on after the last one: there
+    # are hundreds of sessions here, and they would spin while another one is timed.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(model, options, providers=[_provider(device)])
+
+
+def _provider(device: torch.device) -> str | tuple[str, dict[str, str]]:
+    if device.type == "cpu":
+        return "CPUExecutionProvider"
+    return "CUDAExecutionProvider", {
+        "device_id": str(device.index or 0),
+        "user_compute_stream": str(_stream(device).cuda_stream),
+    }
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A session that reads `x` and writes `output`, which both must outlive it."""
+
+    session: InferenceSession
+    binding: IOBinding
+    options: RunOptions
+    x: Tensor
+    output: Tensor
+
+    def __call__(self) -> Tensor:
+        if self.x.is_cuda:
+            # ONNX Runtime takes no default stream: its own waits for torch's, and torch's for it.
+            ours, theirs = torch.cuda.current_stream(self.x.device), _stream(self.x.device)
+            theirs.wait_stream(ours)
+            self.session.run_with_iobinding(self.binding, self.options)
+            ours.wait_stream(theirs)
+        else:
+            self.session.run_with_iobinding(self.binding, self.options)
+        return self.output
+
+
+def _bound(session: InferenceSession, x: Tensor, output: Tensor) -> _Bound:
+    import onnxruntime
+
+    binding, options = session.io_binding(), onnxruntime.RunOptions()
+    if x.is_cuda:
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    for bind, (port,), tensor in (
+        (binding.bind_input, session.get_inputs(), x),
+        (binding.bind_output, session.get_outputs(), output),
+    ):
+        place, kind = tensor.device, ELEMENT_TYPES[tensor.dtype]
+        bind(port.name, place.type, place.index or 0, kind, list(tensor.shape), tensor.data_ptr())
+    return _Bound(session, binding, options, x, output)
+
+
+@functools.cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+RUNTIME = Runtime("onnxruntime", prepare, refuse, versions)
