@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from vitresnas.latency.table import load_tables
+from vitresnas.latency.drift import Stretch
+from vitresnas.latency.table import Transfer, load_tables, save_tables
+from vitresnas.latency.timing import Timing
+from vitresnas.latency.validation import Validation
 from vitresnas.report import render_report
 from vitresnas.report.__main__ import main
 from vitresnas.report.chart import Axis, Chart, Point, Series, number
 from vitresnas.search.result import SearchResult
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "cpu-xeon-2core"
+TINY = RESULTS / "latency_table_tiny.json"
 TABLE, SEARCH = RESULTS / "latency_table_digits.json", RESULTS / "search_digits_2x.json"
 VOID = {"meta", "circle", "path", "rect", "br", "i"}
 
@@ -60,6 +67,49 @@ def test_a_latency_page_shows_every_network_and_every_piece():
     assert len(pieces) == len(table.entries)
     assert not page.links and "http" not in html.replace("http://www.w3.org", "")
     assert f"{table.validation.mean_absolute_percentage_error:.1f} % on average" in html
+
+
+def test_drift_is_shown_as_it_was_read_and_in_words(tmp_path):
+    (table,) = load_tables(TINY)
+    assert table.drift
+    half = table.drift.readings[len(table.drift.readings) // 2].at
+    drift = replace(table.drift, stretches=(Stretch(half, float("inf"), 40.0),))
+    save_tables(tmp_path / "table.json", [replace(table, drift=drift)])
+    html = render_report(tmp_path / "table.json")
+    readings = [p for p in Page(html).points if re.match(r"[\d.]+ s: ", p["data-text"] or "")]
+    assert len(readings) == len(drift.readings)
+    red = [p for p in readings if p["fill"] == "#c0392b"]
+    assert len(red) == sum(reading.at > half for reading in drift.readings)
+    assert escape(str(drift)) in html and "by up to +40 %" in html
+    assert "not recorded" in render_report(TABLE)  # its version 1 knew no drift
+
+
+def test_a_transferred_table_stands_beside_the_full_one(tmp_path, capsys):
+    (full,) = load_tables(TINY)
+    slower = [
+        (operation, Timing(tuple(1.1 * time for time in timing.host_samples)))
+        for operation, timing in full.entries
+    ]
+    origin = Transfer("another device", 18, 12)
+    first = full.validation.pairs[0]
+    seen = Validation((first,))  # by chance among those that the transfer was fitted on
+    short = replace(full, entries=tuple(slower), transfer=origin, calibration_networks=seen)
+    save_tables(tmp_path / "short.json", [short])
+    assert main([str(tmp_path / "short.json"), "--against", str(TINY)]) == 0
+    html = (tmp_path / "short.html").read_text()
+    page, ids = Page(html), [pair.architecture.id for pair in full.validation.pairs]
+    keys = [point["data-key"] for point in page.points]
+    assert keys.count(ids[1]) == keys.count(first.architecture.id) + 2
+    rest = full.validation.pairs[1:]
+    for table in (short, full):
+        errors = [100 * abs(table.milliseconds(p.architecture) / p.measured - 1) for p in rest]
+        assert f"<td>{sum(errors) / len(errors):.2f}</td><td>{max(errors):.2f}</td>" in html
+    assert str(origin) in html and "measured in full" in html
+    assert main([str(TINY), "--against", str(TABLE), "--out", str(tmp_path / "x")]) == 2
+    assert main([str(SEARCH), "--against", str(TINY), "--out", str(tmp_path / "x")]) == 2
+    said = capsys.readouterr().err
+    assert "holds no condition of" in said and "--against is about latency tables" in said
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_search_page_shows_every_candidate_and_the_winner():

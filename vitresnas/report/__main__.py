@@ -24,10 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "path", type=Path, help="latency_table.json, search_result.json, or its folder"
     )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="another latency table of the same condition, to stand beside (a transferred one)",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html beside it")
     parser.add_argument("--json", action="store_true", help="print where it lies as JSON")
     arguments = parser.parse_args(argv)
-    page = render_report(arguments.path)
+    page = render_report(arguments.path, arguments.against)
     folder = arguments.path if arguments.path.is_dir() else arguments.path.parent
     name = "report.html" if arguments.path.is_dir() else f"{arguments.path.stem}.html"
     out = arguments.out or folder / name

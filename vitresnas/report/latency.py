@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vitresnas.latency.statistics import kendall_tau
 from vitresnas.latency.table import LatencyTable
 from vitresnas.latency.validation import Pair, Validation
 from vitresnas.report.chart import Axis, Chart, Point, Series, number
+from vitresnas.report.drift import anchor_chart
 from vitresnas.report.page import charts, facts, page, section, table, text
-from vitresnas.report.words import describe
+from vitresnas.report.words import describe, describe_pair
 from vitresnas.space.operations import Operation
 
 WIDTHS = (
@@ -20,23 +21,37 @@ WIDTHS = (
     "classes",
 )  # the field an operation's cost is drawn over, first found
 
+NOTHING: Mapping[tuple[str | int, ...], str] = {}
 
-def latency_page(tables: Sequence[LatencyTable], name: str) -> str:
-    """The page of a latency-table file. `name`: the file's."""
-    sections = [part for found in tables for part in _condition(found)]
+
+def latency_page(
+    tables: Sequence[LatencyTable],
+    name: str,
+    beside: Mapping[tuple[str | int, ...], str] = NOTHING,
+) -> str:
+    """The page of a latency-table file.
+
+    `name`: the file's. `beside`: by condition, a section that holds it against another file.
+    """
+    sections = [
+        part for found in tables for part in _condition(found, beside.get(found.condition.key, ""))
+    ]
     many = f"{len(tables)} conditions" if len(tables) > 1 else "one condition"
     summary = f"{name}: {many}. Times are milliseconds per batch; hover for the architecture."
     return page(f"Latency table of {tables[0].condition.device}", summary, sections)
 
 
-def _condition(found: LatencyTable) -> list[str]:
+def _condition(found: LatencyTable, beside: str) -> list[str]:
     condition, check = found.condition, found.validation
     pairs = check.pairs + found.validation_uniform.pairs
     by_macs = kendall_tau([_macs(pair) for pair in pairs], [pair.measured for pair in pairs])
     by_table = kendall_tau([pair.predicted for pair in pairs], [pair.measured for pair in pairs])
+    anchor = (anchor_chart(found.drift),) if found.drift else ()
+    origin = (text(str(found.transfer)),) if found.transfer else ()
     parts = [
         section(
             str(condition),
+            *origin,
             text(
                 f"On {len(check.pairs)} held-out networks the table is off by "
                 f"{check.mean_absolute_percentage_error:.1f} % on average and "
@@ -45,8 +60,11 @@ def _condition(found: LatencyTable) -> list[str]:
             charts(
                 _agreement(check, found.validation_uniform), _macs_chart(pairs, by_macs, by_table)
             ),
-            charts(_drift(pairs), *_costs(found)),
+            charts(_residuals(check, found.validation_uniform), _drift(pairs), *anchor),
+            text(str(found.drift) if found.drift else "drift: not recorded in this table"),
+            charts(*_costs(found)),
         ),
+        beside,
         section(
             "The correction on top of the sum of pieces",
             table(
@@ -79,9 +97,7 @@ def _agreement(spaced: Validation, uniform: Validation) -> Chart:
             Point(
                 pair.predicted,
                 pair.measured,
-                f"{describe(pair.architecture)}\npredicted {pair.predicted:.3f} ms, "
-                f"measured {pair.measured:.3f} ms "
-                f"({100 * (pair.predicted / pair.measured - 1):+.1f} %)",
+                describe_pair(pair),
                 pair.architecture.id,
             )
             for pair in check.pairs
@@ -97,6 +113,30 @@ def _agreement(spaced: Validation, uniform: Validation) -> Chart:
         ),
         "Whole networks that the calibration never saw; on the dashed line the table is right.",
         diagonal=True,
+    )
+
+
+def _residuals(spaced: Validation, uniform: Validation) -> Chart:
+    def points(check: Validation) -> tuple[Point, ...]:
+        return tuple(
+            Point(
+                pair.measured,
+                100 * (pair.predicted / pair.measured - 1),
+                describe_pair(pair),
+                pair.architecture.id,
+            )
+            for pair in check.pairs
+        )
+
+    return Chart(
+        "Error of the prediction",
+        Axis("measured, ms", log=True),
+        Axis("predicted against measured, %", zero=True),
+        (
+            Series("spaced from fastest to slowest", points(spaced)),
+            Series("drawn uniformly", points(uniform), style="rings"),
+        ),
+        "A slope or a bend would be something that the correction does not know.",
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from vitresnas.errors import InputError
 from vitresnas.files import kind_of
 from vitresnas.latency.table import load_tables
+from vitresnas.report.against import beside
 from vitresnas.report.latency import latency_page
 from vitresnas.report.search import search_page
 from vitresnas.search.result import SearchResult
@@ -14,15 +15,24 @@ from vitresnas.search.result import SearchResult
 FILES = ("search_result.json", "latency_table.json")
 
 
-def render_report(path: str | Path) -> str:
+def render_report(path: str | Path, against: str | Path | None = None) -> str:
     """The HTML page of a latency table, a search result, or a directory that holds one.
 
-    Raises InputError for anything else, FileFormatError for a damaged file.
+    `against`: another file of latency tables, to stand beside the first one's. Raises InputError
+    for anything else, FileFormatError for a damaged file.
     """
     found = _file(Path(path))
     kind = kind_of(found)
+    if against is not None and kind != "latency_table":
+        raise InputError(f"--against is about latency tables and {found} is a {kind}: leave it out")
     if kind == "latency_table":
-        return latency_page(load_tables(found), str(path))
+        tables = load_tables(found)
+        if against is None:
+            return latency_page(tables, str(path))
+        names = (str(path), str(against))
+        return latency_page(
+            tables, names[0], beside(tables, load_tables(_file(Path(against))), names)
+        )
     if kind == "search_result":
         return search_page(SearchResult.load(found), str(path))
     raise InputError(

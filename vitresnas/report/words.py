@@ -1,7 +1,8 @@
-"""An architecture in a few words, for hover texts."""
+"""An architecture in a few words, and what it took, for hover texts."""
 
 from __future__ import annotations
 
+from vitresnas.latency.validation import Pair
 from vitresnas.space.architecture import Architecture
 
 
@@ -12,3 +13,11 @@ def describe(architecture: Architecture) -> str:
         blocks = " ".join(f"{b.heads}/{b.hidden}" if b else "-" for b in stage.blocks)
         lines.append(f"stage {number}: {stage.embed} wide, heads/hidden {blocks}")
     return "\n".join(lines)
+
+
+def describe_pair(pair: Pair) -> str:
+    """A network, what a table says of it, and what it took."""
+    return (
+        f"{describe(pair.architecture)}\npredicted {pair.predicted:.3f} ms, measured "
+        f"{pair.measured:.3f} ms ({100 * (pair.predicted / pair.measured - 1):+.1f} %)"
+    )
