@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -18,7 +19,12 @@ from vitresnas.latency.timing import Timing
 from vitresnas.latency.validation import Validation
 from vitresnas.report import render_report
 from vitresnas.report.__main__ import main
-from vitresnas.report.chart import Axis, Chart, Point, Series, number
+from vitresnas.report.chart import Chart, Point, Series
+from vitresnas.report.networks import networks
+from vitresnas.report.scale import Axis, number
+from vitresnas.report.search import search_page
+from vitresnas.report.stages import draw_stages
+from vitresnas.search.candidate import Finalist
 from vitresnas.search.result import SearchResult
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "cpu-xeon-2core"
@@ -65,7 +71,7 @@ def test_a_latency_page_shows_every_network_and_every_piece():
         assert keys.count(pair.architecture.id) >= 2  # in two charts, tied together by its id
     pieces = [p for p in page.points if "MACs per image" in (p["data-text"] or "")]
     assert len(pieces) == len(table.entries)
-    assert not page.links and "http" not in html.replace("http://www.w3.org", "")
+    assert not page.links and "://" not in html.replace("http://www.w3.org", "")
     assert f"{table.validation.mean_absolute_percentage_error:.1f} % on average" in html
 
 
@@ -78,7 +84,7 @@ def test_drift_is_shown_as_it_was_read_and_in_words(tmp_path):
     html = render_report(tmp_path / "table.json")
     readings = [p for p in Page(html).points if re.match(r"[\d.]+ s: ", p["data-text"] or "")]
     assert len(readings) == len(drift.readings)
-    red = [p for p in readings if p["fill"] == "#c0392b"]
+    red = [p for p in readings if "c-alarm" in (p["class"] or "")]
     assert len(red) == sum(reading.at > half for reading in drift.readings)
     assert escape(str(drift)) in html and "by up to +40 %" in html
     assert "not recorded" in render_report(TABLE)  # its version 1 knew no drift
@@ -103,7 +109,10 @@ def test_a_transferred_table_stands_beside_the_full_one(tmp_path, capsys):
     rest = full.validation.pairs[1:]
     for table in (short, full):
         errors = [100 * abs(table.milliseconds(p.architecture) / p.measured - 1) for p in rest]
-        assert f"<td>{sum(errors) / len(errors):.2f}</td><td>{max(errors):.2f}</td>" in html
+        cells = "".join(
+            f'<td class="number">{e:.2f}</td>' for e in (sum(errors) / len(errors), max(errors))
+        )
+        assert cells in html
     assert str(origin) in html and "measured in full" in html
     assert main([str(TINY), "--against", str(TABLE), "--out", str(tmp_path / "x")]) == 2
     assert main([str(SEARCH), "--against", str(TINY), "--out", str(tmp_path / "x")]) == 2
@@ -118,8 +127,68 @@ def test_a_search_page_shows_every_candidate_and_the_winner():
     keys = {point["data-key"] for point in page.points}
     assert {candidate.id for candidate in result.history} <= keys
     stars = [p for p in page.points if "star" in (p["class"] or "")]
-    assert [p["data-key"] for p in stars] == [result.best.candidate.id]
-    assert not page.links
+    assert {p["data-key"] for p in stars} == {result.best.candidate.id}
+    assert not page.links and "://" not in html.replace("http://www.w3.org", "")
+
+
+def test_a_search_page_tells_of_the_proof_and_of_every_constraint():
+    result = SearchResult.load(SEARCH)
+    limits = ["macs <= 20M MACs per image", "latency <= 5 ms per batch"]
+    limited = replace(result, settings={**result.settings, "constraints": limits})
+    html = search_page(limited, "found")
+    Page(html)
+    for name in (
+        "macs &lt;= 20M",
+        "latency &lt;= 5 ms",
+        f"throughput &gt;= {result.target['requested']}",
+    ):
+        assert name in html
+    verdicts = re.findall(r'<td><span class="badge (\w+)">', html)
+    assert verdicts == ["met", "met", "unproven"]  # nobody measured the latency
+    speed = result.best.speed
+    assert speed and f"{speed.relative:.2f}x" in html
+
+
+def test_a_search_without_speeds_is_drawn_over_macs():
+    result = SearchResult.load(SEARCH)
+
+    def bare(finalist: Finalist) -> Finalist:
+        return Finalist(replace(finalist.candidate, predicted_images_per_second=None))
+
+    plain = replace(
+        result,
+        target={},
+        rounds=(),
+        history=tuple(bare(Finalist(found)).candidate for found in result.history),
+        best=bare(result.best),
+        selected=bare(result.selected),
+        largest=bare(result.largest),
+    )
+    html = search_page(plain, "found")
+    Page(html)
+    assert "Score against MACs" in html and "Nothing was timed" in html
+
+
+def test_what_the_script_knows_is_what_the_file_holds():
+    result = SearchResult.load(SEARCH)
+    known = json.loads(re.findall('id="networks">(.*?)</script>', networks(result))[0])
+    assert {found.id for found in result.history} | {result.largest.candidate.id} == set(known)
+    best = known[result.best.candidate.id]
+    assert best["macs"] == result.best.candidate.macs
+    assert result.best.speed and best["measured"][0] == result.best.speed.images_per_second
+    stages = result.best.candidate.architecture.stages
+    assert [[bool(b) for b in s[2]] for s in best["stages"]] == [
+        [b is not None for b in stage.blocks] for stage in stages
+    ]
+
+
+def test_the_shares_of_a_drawn_network_add_up():
+    best = SearchResult.load(SEARCH).best.candidate.architecture
+    drawn = draw_stages(best, best)
+    Page(drawn)
+    shares = [int(found) for found in re.findall(r">(?:[\d.]+\w? MACs, )?(\d+) %<", drawn)]
+    assert abs(sum(shares) - 100) <= len(shares) / 2
+    assert drawn.count('class="bar') == 2 * best.depth
 
 
 def test_the_command_writes_one_file_beside_its_source(tmp_path, capsys):
@@ -151,7 +220,8 @@ def test_every_mark_lies_within_the_axes(values, log):
     points = tuple(Point(v, v) for v in values)
     chart = Chart("t", Axis("x", log=log), Axis("y", log=log), (Series("s", points),))
     for mark in Page(chart.svg()).points:
-        assert 72 <= float(mark["cx"] or 0) <= 624 and 16 <= float(mark["cy"] or 0) <= 368
+        x, y = map(float, (mark["transform"] or "")[len("translate(") : -1].split())
+        assert 72 <= x <= 624 and 16 <= y <= 368
 
 
 def test_numbers_are_short():

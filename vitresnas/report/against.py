@@ -8,8 +8,9 @@ from dataclasses import replace
 from vitresnas.errors import InputError
 from vitresnas.latency.table import LatencyTable
 from vitresnas.latency.validation import Validation
-from vitresnas.report.chart import Axis, Chart, Point, Series
+from vitresnas.report.chart import Chart, Point, Series
 from vitresnas.report.page import charts, section, table, text
+from vitresnas.report.scale import Axis
 from vitresnas.report.words import describe_pair
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vitresnas.latency.drift import Drift
-from vitresnas.report.chart import Axis, Chart, Point, Series
+from vitresnas.report.chart import Chart, Point, Series
+from vitresnas.report.scale import Axis
 
 
 def anchor_chart(drift: Drift) -> Chart:
@@ -26,9 +27,9 @@ def anchor_chart(drift: Drift) -> Chart:
         Axis("seconds of measuring", zero=True),
         Axis("one reading of the anchor, ms", log=True),
         (
-            Series("anchor", tuple(steady), colour="#9db4c8"),
-            Series("drifted", tuple(off), colour="#c0392b"),
-            Series("level", tuple(line), style="line", colour="#1f4e79"),
+            Series("anchor", tuple(steady), colour="quiet"),
+            Series("drifted", tuple(off), "triangles", "alarm"),
+            Series("level", tuple(line), style="line", colour="strong"),
         ),
         "The anchor is the same small work again and again. What was measured while it was off its "
         "level was measured again, as far as time allowed.",

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from vitresnas.latency.statistics import kendall_tau
 from vitresnas.latency.table import LatencyTable
 from vitresnas.latency.validation import Pair, Validation
-from vitresnas.report.chart import Axis, Chart, Point, Series, number
+from vitresnas.report.chart import Chart, Point, Series
 from vitresnas.report.drift import anchor_chart
 from vitresnas.report.page import charts, facts, page, section, table, text
+from vitresnas.report.scale import Axis, number
 from vitresnas.report.words import describe, describe_pair
 from vitresnas.space.operations import Operation
 
@@ -181,8 +182,8 @@ def _drift(pairs: Sequence[Pair]) -> Chart:
         Axis("round of measurement", zero=True),
         Axis("sample against its network's median, %", zero=True),
         (
-            Series("one network, one round", dots, colour="#9db4c8"),
-            Series("median of the round", level, style="line", colour="#1f4e79"),
+            Series("one network, one round", dots, colour="quiet"),
+            Series("median of the round", level, style="line", colour="strong"),
         ),
         "A level line means that the machine did not drift while it was measured.",
     )

@@ -34,7 +34,7 @@ def render_report(path: str | Path, against: str | Path | None = None) -> str:
             tables, names[0], beside(tables, load_tables(_file(Path(against))), names)
         )
     if kind == "search_result":
-        return search_page(SearchResult.load(found), str(path))
+        return search_page(SearchResult.load(found), Path(path).name)
     raise InputError(
         f"{found} is a {kind} file, which has no report: name a latency table, a search result, "
         "or a directory with one"

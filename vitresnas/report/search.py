@@ -2,206 +2,173 @@
 
 from __future__ import annotations
 
-from vitresnas.report.chart import Axis, Chart, Point, Series, number
-from vitresnas.report.page import charts, facts, page, section, table, text
-from vitresnas.report.words import describe
-from vitresnas.search.candidate import Candidate, Finalist
-from vitresnas.search.result import SearchResult
-from vitresnas.space.architecture import Architecture
-from vitresnas.space.operations import macs, operations, parameters
+from collections.abc import Iterator
 
-PINS = (
-    '<div id="pins"><pre>click a point to pin it here</pre><pre>and another to compare</pre></div>'
-)
+from vitresnas.report.networks import networks
+from vitresnas.report.page import Tile, charts, columns, facts, page, section, table, text, tiles
+from vitresnas.report.scale import number
+from vitresnas.report.search_charts import SearchCharts, timed
+from vitresnas.report.stages import draw_stages
+from vitresnas.report.words import duration
+from vitresnas.search.candidate import Candidate
+from vitresnas.search.result import SearchResult
+from vitresnas.search.speed_axis import SpeedAxis
+from vitresnas.space.operations import operations
+
+COMPARE = '<div id="compare" aria-live="polite"></div>'
+SECONDS = {
+    "data": "reading the data",
+    "supernet": "training the super-network",
+    "latency_table": "measuring the latency table",
+    "search": "scoring candidates",
+    "proof": "timing finalists",
+    "write": "writing the files",
+}
 
 
 def search_page(result: SearchResult, name: str) -> str:
-    """The page of a search result. `name`: the file's."""
-    target = result.target
-    wanted = str(target.get("requested", "the best score"))
-    speed = wanted if not target or target.get("relative") else f"{wanted} images/s"
-    best = result.best
-    measured = (
-        f"{best.speed.images_per_second:,.0f} images/s ({best.speed.relative:.2f}x the largest "
-        f"network; 95 % interval {best.speed.relative_interval_95[0]:.2f} to "
-        f"{best.speed.relative_interval_95[1]:.2f})"
-        if best.speed
-        else "not measured"
-    )
-    where = (
-        f" on {target['device']}, batch {target['batch_size']}, {target['dtype']}" if target else ""
-    )
+    """The page of a search result. `name`: of its file or folder."""
+    drawn = SearchCharts(result)
     return page(
-        f"Search for {speed}: {result.verdict}",
-        f"{name}: {best.candidate.id}, {measured}{where}; hold-out negative log-likelihood "
-        f"{best.candidate.score.negative_log_likelihood:.4f}.",
+        f"Search for {result.target.get('requested', 'the best score')}: {result.verdict}",
+        _where(result, name),
         (
-            section("Candidates", charts(_front(result), _history(result)), PINS),
-            section("Predicted against measured", charts(_measured(result))),
-            section("The winner, stage by stage", _stages(best.candidate.architecture)),
-            section("Finalists", _finalists(result)),
-            section("Settings", facts(result.settings)),
-            section(
-                "Time and environment", facts({"seconds": result.seconds, **result.environment})
+            tiles(*_tiles(result)),
+            section("Every network that was scored", columns(drawn.front().svg(), COMPARE)),
+            section("The winner, stage by stage", _winner(result)),
+            section("Proof", _proof(drawn), _finalists(result)),
+            section("Constraints", _constraints(result)),
+            section("How it was found", columns(drawn.history().svg(), _seconds(result))),
+            columns(
+                section("Settings", facts(result.settings)),
+                section("Environment", facts(result.environment)),
             ),
+            networks(result),
         ),
+        badge=result.verdict,
+        script="networks.js",
     )
 
 
-def _point(candidate: Candidate, x: float, y: float) -> Point:
-    speed = candidate.predicted_images_per_second
-    words = [
-        describe(candidate.architecture),
-        f"negative log-likelihood {candidate.score.negative_log_likelihood:.4f} "
-        f"on {candidate.score.images} images",
-        f"predicted {speed:,.0f} images/s" if speed else "speed not predicted",
-        f"{number(candidate.macs)} MACs, {number(candidate.parameters)} parameters",
-    ]
-    return Point(x, y, "\n".join(words), candidate.id)
+def _where(result: SearchResult, name: str) -> str:
+    target, best = result.target, result.best.candidate
+    words = [name, f"winner {best.id}"]
+    if target:
+        words.append(str(target["device"]))
+        words.append(f"batch {target['batch_size']}, {target['dtype']}, {target['runtime']}")
+    words.append(str(result.environment.get("date", ""))[:10])
+    return " · ".join(word for word in words if word)
 
 
-def _front(result: SearchResult) -> Chart:
-    best, front = result.best.candidate, set(result.pareto)
+def _tiles(result: SearchResult) -> Iterator[Tile]:
+    best, speed = result.best.candidate, result.best.speed
+    if speed:
+        yield Tile("images/s measured", f"{speed.images_per_second:,.0f}",
+                   "{:,.0f} to {:,.0f}".format(*speed.interval_95))  # fmt: skip
+        yield Tile("over the largest", f"{speed.relative:.2f}x",
+                   "{:.2f} to {:.2f} (95 %)".format(*speed.relative_interval_95))  # fmt: skip
+    elif best.predicted_images_per_second:
+        yield Tile("predicted images/s", f"{best.predicted_images_per_second:,.0f}", "not timed")
+    score = best.score
+    loss = f"{score.negative_log_likelihood:.4f}"
+    if score.accuracy is not None:
+        yield Tile("hold-out accuracy", _percent(score.accuracy), f"{loss} nats")
+    else:
+        yield Tile("negative log-likelihood", loss, f"nats, {score.images} images")
+    if result.test_accuracy is not None:
+        yield Tile("test accuracy", _percent(result.test_accuracy), "inherited weights")
+    largest = result.largest.candidate
+    for what, ours, theirs in (
+        ("MACs", best.macs, largest.macs),
+        ("parameters", best.parameters, largest.parameters),
+    ):
+        yield Tile(what, number(ours), f"{100 * ours / theirs:.0f} % of the largest")
+    yield Tile("networks scored", f"{len(result.history):,}", f"{result.evaluated_images:,} images")
 
-    def points(found: list[Candidate]) -> tuple[Point, ...]:
-        return tuple(_point(c, _speed(c), c.score.negative_log_likelihood) for c in found)
 
-    others = [c for c in result.history if c.id not in front]
-    leading = sorted((c for c in result.history if c.id in front), key=_speed)
-    target = result.target.get("images_per_second")
-    return Chart(
-        "Score against speed",
-        Axis("predicted images per second"),
-        Axis("negative log-likelihood (lower is better)"),
-        (
-            Series("candidate", points(others), colour="#9db4c8"),
-            Series("front", points(leading), style="line", colour="#1f4e79"),
-            Series("", points(leading), colour="#1f4e79"),
-            Series("winner", points([best]), style="stars", colour="#e08e0b"),
-        ),
-        "Every network that was scored. Hover for its architecture; click to pin and compare two.",
-        verticals=((float(target), "target"),) if target else (),
+def _proof(drawn: SearchCharts) -> str:
+    return charts(drawn.agreement(), drawn.speeds()) if timed(drawn.result) else ""
+
+
+def _winner(result: SearchResult) -> str:
+    best, largest = result.best.candidate.architecture, result.largest.candidate.architecture
+    kinds: dict[str, int] = {}
+    for operation in operations(best):
+        kinds[operation.kind] = kinds.get(operation.kind, 0) + operation.macs
+    total = sum(kinds.values())
+    shares = ", ".join(f"{kind} {100 * cost / total:.0f} %" for kind, cost in kinds.items())
+    return (
+        draw_stages(best, largest)
+        + '<div class="legend"><span><i class="c-c0"></i>attention channels (heads times their '
+        'width)</span><span><i class="c-c1"></i>hidden channels of the MLP</span>'
+        '<span><i class="outline"></i>the largest network</span></div>'
+        + text(f"Of its MACs: {shares}.")
     )
-
-
-def _history(result: SearchResult) -> Chart:
-    dots = tuple(
-        _point(c, number, c.score.negative_log_likelihood)
-        for number, c in enumerate(result.history, 1)
-    )
-    best, line = float("inf"), []
-    wanted = result.target.get("images_per_second") or 0.0
-    for index, candidate in enumerate(result.history, 1):
-        if _speed(candidate) >= wanted:
-            best = min(best, candidate.score.negative_log_likelihood)
-        if best < float("inf"):
-            line.append(Point(index, best))
-    return Chart(
-        "History",
-        Axis("networks scored"),
-        Axis("negative log-likelihood"),
-        (
-            Series("candidate", dots, colour="#9db4c8"),
-            Series(
-                "best so far that meets the target", tuple(line), style="line", colour="#1f4e79"
-            ),
-        ),
-    )
-
-
-def _measured(result: SearchResult) -> Chart:
-    points = []
-    for finalist in _timed(result):
-        assert finalist.speed is not None
-        predicted, found = _speed(finalist.candidate), finalist.speed.images_per_second
-        mark = _point(finalist.candidate, predicted, found)
-        points.append(
-            Point(predicted, found, f"{mark.text}\nmeasured {found:,.0f} images/s", mark.key)
-        )
-    return Chart(
-        "Finalists and the largest network",
-        Axis("predicted images per second"),
-        Axis("measured images per second"),
-        (Series("", tuple(points)),),
-        "On the dashed line the latency table was right on the day of the proof.",
-        diagonal=True,
-    )
-
-
-def _timed(result: SearchResult) -> list[Finalist]:
-    found = {f.candidate.id: f for r in result.rounds for f in r.finalists if f.speed}
-    if result.largest.speed and result.largest.candidate.predicted_images_per_second:
-        found[result.largest.candidate.id] = result.largest
-    return list(found.values())
 
 
 def _finalists(result: SearchResult) -> str:
-    rows = []
-    for finalist in _timed(result):
+    head = ("network", "NLL", "hold-out", "predicted", "measured", "95 %",
+            "x largest", "MACs", "parameters")  # fmt: skip
+    rows, keys = [], []
+    for finalist in timed(result):
         candidate, speed = finalist.candidate, finalist.speed
         assert speed is not None
+        keys.append(candidate.id)
         rows.append(
             (
-                candidate.id,
+                candidate.id + _role(result, candidate),
                 f"{candidate.score.negative_log_likelihood:.4f}",
-                ""
-                if candidate.score.accuracy is None
-                else f"{100 * candidate.score.accuracy:.1f} %",
-                f"{_speed(candidate):,.0f}",
-                f"{speed.images_per_second:,.0f} ({speed.interval_95[0]:,.0f} to "
-                f"{speed.interval_95[1]:,.0f})",
-                f"{speed.relative:.2f}x",
+                _percent(candidate.score.accuracy),
+                f"{candidate.predicted_images_per_second or 0:,.0f}",
+                f"{speed.images_per_second:,.0f}",
+                "{:,.0f} to {:,.0f}".format(*speed.interval_95),
+                f"{speed.relative:.2f}",
                 number(candidate.macs),
                 number(candidate.parameters),
             )
         )
-    head = (
-        "network",
-        "NLL",
-        "hold-out",
-        "predicted",
-        "measured (95 %)",
-        "largest",
-        "MACs",
-        "params",
-    )
-    return table(head, rows) if rows else text("nothing was timed")
+    if not rows:
+        return text("Nothing was timed: the latency table is of another machine.")
+    return "<h3>Finalists</h3>" + table(head, rows, keys)
 
 
-def _stages(architecture: Architecture) -> str:
-    """A bar per block: as high as its hidden width, labelled with its heads."""
-    widest = max((b.hidden for s in architecture.stages for b in s.blocks if b), default=1)
-    left, parts = 10, []
-    for index, stage in enumerate(architecture.stages):
-        begin = left
-        for block in stage.blocks:
-            high = 120 * block.hidden / widest if block else 2
-            label = f"{block.heads} heads, {block.hidden} hidden" if block else "skipped"
-            fill = "#1f4e79" if block else "#c8d2dc"
-            parts.append(
-                f'<rect class="point" data-text="{label}" data-key="" tabindex="0" x="{left}" '
-                f'y="{140 - high:.1f}" width="22" height="{high:.1f}" fill="{fill}"/>'
-                f'<text x="{left + 11}" y="154" class="x">{block.heads if block else "-"}</text>'
-            )
-            left += 28
-        words = f"{architecture.tokens[index]} tokens x {stage.embed}"
-        parts.append(f'<text x="{(begin + left) / 2}" y="172" class="x label">{words}</text>')
-        left += 24
-    total = operations(architecture)
-    kinds: dict[str, int] = {}
-    for operation in total:
-        kinds[operation.kind] = kinds.get(operation.kind, 0) + operation.macs
-    summary = text(
-        f"{number(macs(architecture))} MACs, {number(parameters(architecture))} parameters. "
-        + ", ".join(f"{kind} {100 * n / macs(architecture):.0f} %" for kind, n in kinds.items())
-        + " of the MACs."
-    )
-    return (
-        f'<svg viewBox="0 0 {left} 180" style="max-width:{left * 1.4:.0f}px">{"".join(parts)}</svg>'
-        + text("Bars: hidden width of each block; below them its heads.")
-        + summary
+def _role(result: SearchResult, candidate: Candidate) -> str:
+    if candidate.id == result.best.candidate.id:
+        return " (winner)"
+    return " (largest)" if candidate.id == result.largest.candidate.id else ""
+
+
+def _constraints(result: SearchResult) -> str:
+    """One verdict per bound: the target's by the proof, what is counted by counting."""
+    head = ("constraint", "predicted", "measured", "95 %", "verdict")
+    rows, best, speed = [], result.best, SpeedAxis.of(result)
+    if result.target:
+        value, interval = "", ""
+        if best.speed:
+            found, ends = speed.measured(best.speed)
+            value, interval = speed.text(found), " to ".join(map(speed.text, ends))
+        predicted = speed.text(speed.predicted(best.candidate))
+        wanted = f"throughput >= {result.target['requested']}"
+        rows.append((wanted, predicted, value, interval, result.verdict))
+    for constraint in result.settings.get("constraints", ()):
+        name = str(constraint).split()[0]
+        counted = {"macs": best.candidate.macs, "parameters": best.candidate.parameters}.get(name)
+        rows.append((constraint, "", f"{counted:,}" if counted else "", "",
+                     "met" if counted else "unproven"))  # fmt: skip
+    return table(head, rows) if rows else text("none")
+
+
+def _seconds(result: SearchResult) -> str:
+    total = result.seconds.get("total") or sum(result.seconds.values()) or 1.0
+    rows = [
+        (words, duration(result.seconds[name]), f"{100 * result.seconds[name] / total:.0f} %")
+        for name, words in SECONDS.items()
+        if name in result.seconds
+    ]
+    return "<h3>Where the time went</h3>" + table(
+        ("", "took", "share"), [*rows, ("all told", duration(total), "")]
     )
 
 
-def _speed(candidate: Candidate) -> float:
-    return candidate.predicted_images_per_second or 0.0
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"

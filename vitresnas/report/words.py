@@ -1,8 +1,9 @@
-"""An architecture in a few words, and what it took, for hover texts."""
+"""Networks, what they took and durations, in a few words."""
 
 from __future__ import annotations
 
 from vitresnas.latency.validation import Pair
+from vitresnas.search.candidate import Candidate
 from vitresnas.space.architecture import Architecture
 
 
@@ -21,3 +22,18 @@ def describe_pair(pair: Pair) -> str:
         f"{describe(pair.architecture)}\npredicted {pair.predicted:.3f} ms, measured "
         f"{pair.measured:.3f} ms ({100 * (pair.predicted / pair.measured - 1):+.1f} %)"
     )
+
+
+def summarise(candidate: Candidate) -> str:
+    """One line; the page draws the rest."""
+    loss = candidate.score.negative_log_likelihood
+    return f"{candidate.id}: negative log-likelihood {loss:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """129 -> "2 min 9 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"

@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitresnas.files import atomic_path
-from vitresnas.search.candidate import Candidate, Speed
 from vitresnas.search.result import SearchResult
+from vitresnas.search.speed_axis import SpeedAxis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _CANDIDATE, _FRONT, _TARGET, _WINNER, _LARGEST = "#9db4c8", "#1f4e79", "#c0392b", "#e08e0b", "#555"
-
-
-@dataclass(frozen=True)
-class _SpeedAxis:
-    """The target's own unit: images per second, or times the largest network.
-
-    A target of `Nx` is judged within one run; on this axis so are its pictures, however fast the
-    machine was on that day.
-    """
-
-    relative: bool
-    unit: float  # images per second by prediction
-
-    @classmethod
-    def of(cls, result: SearchResult) -> _SpeedAxis:
-        largest = result.largest.candidate.predicted_images_per_second
-        relative = bool(result.target.get("relative")) and bool(largest)
-        return cls(relative, (largest or 1.0) if relative else 1.0)
-
-    def points(self, candidates: Sequence[Candidate]) -> tuple[list[float], list[float]]:
-        """Predicted speeds and losses."""
-        speeds = [(found.predicted_images_per_second or 0.0) / self.unit for found in candidates]
-        return speeds, [found.score.negative_log_likelihood for found in candidates]
-
-    def measured(self, speed: Speed) -> tuple[float, tuple[float, float]]:
-        """A measured speed and its 95 % interval."""
-        if self.relative:
-            return speed.relative, speed.relative_interval_95
-        return speed.images_per_second, speed.interval_95
-
-    def text(self, value: float) -> str:
-        return f"{value:.2f}x" if self.relative else f"{value:,.0f}"
-
-    def label(self, result: SearchResult) -> str:
-        target = result.target
-        condition = f"batch {target['batch_size']}, {target['dtype']}, {target['runtime']}"
-        if self.relative:
-            what = f"speed, times the largest network's ({self.unit:,.0f} images/s predicted)"
-        else:
-            what = "images per second"
-        return f"{what}\non {target['device']} ({condition})"
 
 
 def draw(result: SearchResult, path: Path) -> None:
@@ -65,7 +22,7 @@ def draw(result: SearchResult, path: Path) -> None:
 
     figure = Figure(figsize=(9.0, 5.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes, speed = figure.add_subplot(), _SpeedAxis.of(result)
+    axes, speed = figure.add_subplot(), SpeedAxis.of(result)
     _draw_candidates(axes, speed, result)
     _draw_front(axes, speed, result)
     _draw_target(axes, speed, result)
@@ -86,7 +43,7 @@ def draw(result: SearchResult, path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _draw_candidates(axes: Axes, speed: _SpeedAxis, result: SearchResult) -> None:
+def _draw_candidates(axes: Axes, speed: SpeedAxis, result: SearchResult) -> None:
     later = [candidate for found in result.rounds for candidate in found.candidates]
     speeds, losses = speed.points(result.history)
     label = f"{len(result.history)} candidates (predicted speed)"
@@ -97,23 +54,23 @@ def _draw_candidates(axes: Axes, speed: _SpeedAxis, result: SearchResult) -> Non
         axes.scatter(speeds, losses, s=13, color="#7fb98a", linewidth=0, label=label)
 
 
-def _draw_front(axes: Axes, speed: _SpeedAxis, result: SearchResult) -> None:
+def _draw_front(axes: Axes, speed: SpeedAxis, result: SearchResult) -> None:
     speeds, losses = speed.points([result.find(identifier) for identifier in result.pareto])
     axes.plot(speeds, losses, "-o", color=_FRONT, markersize=3.5, linewidth=1.2, label="front")
 
 
-def _draw_target(axes: Axes, speed: _SpeedAxis, result: SearchResult) -> None:
+def _draw_target(axes: Axes, speed: SpeedAxis, result: SearchResult) -> None:
     bound = result.target["images_per_second"] / speed.unit
     label = f"target {result.target['requested']}"
     axes.axvline(bound, color=_TARGET, linewidth=1.4, linestyle="--", label=label)
 
 
-def _draw_largest(axes: Axes, speed: _SpeedAxis, result: SearchResult) -> None:
+def _draw_largest(axes: Axes, speed: SpeedAxis, result: SearchResult) -> None:
     speeds, losses = speed.points([result.largest.candidate])
     axes.scatter(speeds, losses, s=55, marker="s", color=_LARGEST, label="largest network")
 
 
-def _draw_winner(axes: Axes, speed: _SpeedAxis, result: SearchResult) -> None:
+def _draw_winner(axes: Axes, speed: SpeedAxis, result: SearchResult) -> None:
     winner = result.best
     speeds, losses = speed.points([winner.candidate])
     if winner.speed is None:
