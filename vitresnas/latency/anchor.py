@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from statistics import median
+from statistics import mean, median
 
 import torch
 
 from vitresnas.latency.busy import waiting_processes
-from vitresnas.latency.drift import Reading, level_and_noise
+from vitresnas.latency.drift import SCALES, Reading, level_and_noise, tolerance
 from vitresnas.latency.partial import PartialLog
 from vitresnas.latency.runtime import Call
 from vitresnas.latency.stable import settle
 from vitresnas.latency.statistics import Clock
 
-CALLS_PER_READING = 3  # the middle one counts
-_QUIET_READINGS = 5
-_QUIET = 0.05  # of the level
+# The mean of these counts: together they last about as long as a scheduler lets others run, so that
+# whoever takes turns with us is felt in every reading, not in one of ten.
+CALLS_PER_READING = 8
 _PAUSE = 0.2  # seconds between two looks at a machine that is not quiet
 
 
@@ -72,22 +72,23 @@ class Anchor:
         return self._log.read_anchor(host, device, waiting, self._last - begin)
 
     def _times(self) -> tuple[float, float]:
+        self._measure(self._call)  # the caches still hold what was measured before
         times = [self._measure(self._call) for _ in range(CALLS_PER_READING)]
-        return median(host for host, _ in times), median(device for _, device in times)
+        return mean(host for host, _ in times), mean(device for _, device in times)
 
     def now(self) -> float:
-        """Its time at this moment, not logged."""
-        return median(self._times()[0] for _ in range(_QUIET_READINGS))
+        """Its time at this moment, not logged: one window of the finest running median."""
+        return median(self._times()[0] for _ in range(SCALES[0][0]))
 
     def wait_until_quiet(self, seconds: float) -> bool:
         """Let a disturbance pass, for at most `seconds`; whether the level is reached again.
 
         Not logged: a long wait would make the disturbance the rule.
         """
-        level, _ = level_and_noise([reading.host for reading in self._log.readings])
+        level, noise = level_and_noise([reading.host for reading in self._log.readings])
         end = self._clock() + seconds
         while True:
-            if abs(self.now() / level - 1.0) <= _QUIET:
+            if abs(self.now() / level - 1.0) <= tolerance(noise / level):
                 return True
             if self._clock() >= end:
                 return False

@@ -39,7 +39,7 @@ def drift_of(log: PartialLog) -> Drift:
         stretches=drifted(log.readings),
         measured=len(first),
         repeated=repeated,
-        left=max(spoilt - repeated, 0),
+        left=spoilt,
     )
 
 

@@ -66,6 +66,10 @@ class Bench:
         call()
         return self._timer.piece(call)
 
+    def time_anchor(self, call: Call) -> tuple[float, float]:
+        """(host, device) milliseconds of one call, whatever went before."""
+        return self._timer.piece(call)
+
     def time_network(self, call: Call) -> tuple[float, float]:
         """The same for a whole network, as a user runs it: one batch after the other."""
         call()

@@ -222,7 +222,7 @@ def _start(space: SearchSpace, request: Request, out: Path, progress: Progress) 
         space=space,
         condition=condition,
         bench=bench,
-        anchor=Anchor(anchor_call(device), bench.time_piece, log),
+        anchor=Anchor(anchor_call(device), bench.time_anchor, log),
         recorder=Recorder(nvml_of(device)),
         pieces=pieces,
         seed=seed,

@@ -1,15 +1,18 @@
 """Drift: did the machine itself change speed while it was measured? Told by an anchor workload.
 
-The anchor is the same small work again and again, all through a run. Its level is the middle of
-the tightest third of all readings, of the fastest one where several are as tight: what the machine
-does when nothing disturbs it, also where half of the run was disturbed. A stretch in which the
-anchor stays off that level by more than its noise is *drifted*; single outliers are left to the
-quantiles. Whatever was measured inside a drifted stretch is measured again (`rounds.repeat`).
+The anchor is the same small work again and again, all through a run. Single readings are rough, by
+a fifth of their length on a shared machine, so it is running medians that are looked at: short ones
+for large departures, long ones for small departures that last. Their level is the middle of the
+tightest third, of the fastest one where several are as tight: what the machine does when nothing
+disturbs it, also where half of the run was disturbed. The roughness of a reading is told by
+neighbours, whose difference holds hardly any drift. A stretch that stays off the level by more than
+roughness explains is *drifted*; whatever was measured inside is measured again (`rounds.repeat`).
 No torch in here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,14 +23,16 @@ from vitresnas.errors import FileFormatError
 from vitresnas.files import Fields, JsonObject
 from vitresnas.latency.timing import positive
 
-SMOOTHED = 5  # readings under one running median
 LEAST_READINGS = 8  # fewer tell nothing
-LEAST_DEPARTURE = 0.05  # a departure below 5 % disturbs no price worth repeating
-_SIGMAS = 3.0
+# Readings under one running median, and the least departure from the level that is worth repeating.
+SCALES = ((5, 0.05), (25, 0.1))
+_READINGS_PER_WINDOW = 3  # windows that a run must hold for a scale to be looked at
+_SIGMAS = 4.0
 _STRETCH_READINGS = 3
 _AS_TIGHT = 2.0  # times the width of the tightest third
 _TIGHT = 0.01  # thirds as narrow as this are all tight
-_THIRD_OF_A_NORMAL = 0.8615  # sigmas between the tertiles of a normal distribution
+_OF_A_MEDIAN = 1.2533  # sigmas of a mean in one of a median, of normal values
+_OF_NEIGHBOURS = 1.4826 / math.sqrt(2.0)  # from the median distance of two to a sigma of one
 
 
 @dataclass(frozen=True)
@@ -59,15 +64,43 @@ class Stretch:
 
 
 def level_and_noise(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """The middle of the tightest third, and the standard deviation that third speaks of."""
-    ordered = np.sort(np.asarray(values, dtype=float))
+    """What an undisturbed anchor takes, and the standard deviation of one reading, both alike."""
+    times = np.asarray(values, dtype=float)
+    ordered = np.sort(_smooth(times, _scales(len(times))[-1][0]))
     third = max(len(ordered) // 3, 2)
     # Relative widths: a machine half as fast is twice as rough.
     widths = ordered[third - 1 :] / ordered[: len(ordered) - third + 1] - 1.0
     first = int(np.argmax(widths <= max(_AS_TIGHT * widths.min(), _TIGHT)))
     end = first + int(np.argmin(widths[first : first + third])) + third
     level = float(np.median(ordered[end - third : end]))
-    return level, level * float(widths[end - third]) / _THIRD_OF_A_NORMAL
+    rough = _OF_NEIGHBOURS * float(np.median(np.abs(np.diff(np.log(times)))))
+    return level, level * rough
+
+
+def tolerance(noise: float, scale: tuple[int, float] = SCALES[0]) -> float:
+    """The relative departure of a running median that roughness does not explain.
+
+    `noise`: of one reading, relative to the level.
+    """
+    window, least = scale
+    return max(least, _SIGMAS * noise * _OF_A_MEDIAN / math.sqrt(window))
+
+
+def _scales(readings: int) -> list[tuple[int, float]]:
+    fine, *rest = SCALES
+    return [fine, *(s for s in rest if readings >= _READINGS_PER_WINDOW * s[0])]
+
+
+def _smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Running medians; at both ends over what is there."""
+    half = window // 2
+    smooth = np.array(values)
+    for i in {*range(half), *range(len(values) - half, len(values))} & {*range(len(values))}:
+        smooth[i] = np.median(values[max(i - half, 0) : i + half + 1])
+    if len(values) >= window:
+        inner = np.lib.stride_tricks.sliding_window_view(values, window)
+        smooth[half : len(values) - half] = np.median(inner, axis=1)
+    return smooth
 
 
 def drifted(readings: Sequence[Reading]) -> tuple[Stretch, ...]:
@@ -93,23 +126,23 @@ def drifted(readings: Sequence[Reading]) -> tuple[Stretch, ...]:
 
 
 def _departure(values: np.ndarray) -> np.ndarray:
-    """Relative distance of the running median from the level; 0 within the noise."""
+    """Relative distance of the running medians from the level; 0 within the noise."""
     level, noise = level_and_noise(values)
-    half = SMOOTHED // 2
-    smooth = np.array(
-        [np.median(values[max(i - half, 0) : i + half + 1]) for i in range(len(values))]
-    )
-    departure = smooth / level - 1.0
-    bound = max(LEAST_DEPARTURE, _SIGMAS * noise / level)
-    return np.where(np.abs(departure) > bound, departure, 0.0)
+    found = np.zeros(len(values))
+    for window, least in _scales(len(values)):
+        departure = _smooth(values, window) / level - 1.0
+        bound = tolerance(noise / level, (window, least))
+        new = np.where(np.abs(departure) > bound, departure, 0.0)
+        found = np.where(found == 0.0, new, found)
+    return found
 
 
 @dataclass(frozen=True)
 class Drift:
     """What the anchor said about one run, as tables keep it.
 
-    `repeated` of `measured` measurements lay in drifted stretches and were taken again; `left`
-    could not be, within the time allowed, and count as they are.
+    Of `measured` measurements those in drifted stretches do not count; where too few others were
+    there, `repeated` were taken again. `left` are still lacking: the time allowed was over.
     """
 
     readings: tuple[Reading, ...]
@@ -139,11 +172,11 @@ class Drift:
         end = self.readings[-1].at
         seconds = sum(min(one.end, end) - max(one.begin, 0.0) for one in self.stretches)
         worst = max((one.percent for one in self.stretches), key=abs)
-        left = f", {self.left} could not be and count as they are" if self.left else ""
+        left = f", {self.left} could not be, and those count as they are" if self.left else ""
         return (
             f"drift: the machine was off its level for {seconds:.0f} of {end:.0f} s, by up to "
-            f"{worst:+.0f} % ({anchor}); {self.repeated} of {self.measured} measurements were "
-            f"taken again{left}{self._crowd()}"
+            f"{worst:+.0f} % ({anchor}); what was measured then is set aside, and {self.repeated} "
+            f"of {self.measured} measurements were taken again{left}{self._crowd()}"
         )
 
     def _crowd(self) -> str:

@@ -17,6 +17,7 @@ Measure = Callable[[Call], tuple[float, float]]
 
 REPEATS = 1000  # rounds from here on repeat what drift had spoilt
 _LEAST_CLEAN = 3  # samples outside drifted stretches, to do without those inside
+_ENOUGH_CLEAN = 12  # samples outside drifted stretches, to measure nothing again
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,12 @@ def repeat(
     between: Callable[[], object] = lambda: None,
     clock: Clock = time.perf_counter,
 ) -> int:
-    """Take again, for at most `seconds`, what was measured in drifted stretches; how many it took.
+    """Take again, for at most `seconds`, what drift has spoilt; returns how many it took.
 
-    Once per spoilt measurement, in rounds that every item with one takes part in.
+    In rounds that every item takes part in as often as it lacks a measurement (`lacking`).
     """
-    spoilt = {item: len(visits) for item, visits in _spoilt(phase, log).items() if item in calls}
+    spoilt = {item: count for item, count in lacking(phase, log).items() if item in calls}
+    first = {item: REPEATS + _repeats(visits) for item, visits in log.by_item(phase).items()}
     visit = _Visitor(phase, calls, measure, log, between, clock)
     total, taken, begin = sum(spoilt.values()), 0, clock()
     for turn in range(max(spoilt.values(), default=0)):
@@ -103,7 +105,7 @@ def repeat(
         for item in order:
             if clock() - begin >= seconds:
                 return taken
-            visit(REPEATS + turn, item)
+            visit(first[item] + turn, item)
             taken += 1
             step(max(taken / total, min((clock() - begin) / seconds, 1.0)), "taken again")
     return taken
@@ -119,19 +121,28 @@ def kept(phase: str, log: PartialLog) -> dict[str, list[Visit]]:
     return found
 
 
-def _spoilt(phase: str, log: PartialLog) -> dict[str, list[Visit]]:
-    """First-time visits inside drifted stretches, by item."""
-    stretches = drifted(log.readings)
-    found = {
-        item: [v for v in visits if v.round < REPEATS and log.inside(v, stretches)]
-        for item, visits in log.by_item(phase).items()
-    }
-    return {item: visits for item, visits in found.items() if visits}
+def lacking(phase: str, log: PartialLog) -> dict[str, int]:
+    """How many measurements each item lacks because of drift; items that lack none are left out.
+
+    A spoilt one is missed only where few clean ones are there: whoever was measured in every round
+    of a long run can do without the rounds that were disturbed.
+    """
+    stretches, found = drifted(log.readings), {}
+    for item, visits in log.by_item(phase).items():
+        clean = sum(not log.inside(visit, stretches) for visit in visits)
+        wanted = min(_ENOUGH_CLEAN, len(visits) - _repeats(visits))
+        if wanted > clean:
+            found[item] = wanted - clean
+    return found
+
+
+def _repeats(visits: Sequence[Visit]) -> int:
+    return sum(visit.round >= REPEATS for visit in visits)
 
 
 def spoilt_visits(phase: str, log: PartialLog) -> int:
-    """How many first-time visits of a phase lie in drifted stretches."""
-    return sum(len(visits) for visits in _spoilt(phase, log).values())
+    """How many measurements a phase lacks because of drift."""
+    return sum(lacking(phase, log).values())
 
 
 class _Visitor:
