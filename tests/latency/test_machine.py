@@ -1,15 +1,20 @@
 """What is asked of this machine and what is known about it."""
 
+import hashlib
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
 
 from vitresnas.doors import spin_briefly
 from vitresnas.errors import InputError
+from vitresnas.latency import busy
 from vitresnas.latency.busy import Watch, busy_warning
 from vitresnas.latency.priority import NORMAL, REAL_TIME, measuring_priority
 from vitresnas.latency.request import Request, resolve_condition, resolve_device
@@ -96,3 +101,28 @@ def test_only_a_busy_machine_is_warned_about():
     assert busy_warning(None) is None
     assert busy_warning(0.1) is None
     assert "1.5 of" in (busy_warning(1.5) or "")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted on Linux")
+def test_own_busy_threads_do_not_pass_for_other_processes():
+    alone = median(busy._own_running() for _ in range(21))
+    # hashlib lets go of the interpreter lock, so that the thread runs beside this one.
+    worker = threading.Thread(
+        target=hashlib.pbkdf2_hmac, args=("sha256", b"anchor", b"salt", 1_500_000)
+    )
+    worker.start()
+    beside = []
+    while worker.is_alive():
+        beside.append(busy._own_running())
+    worker.join()
+    assert median(beside) == alone + 1
+
+
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="processes are counted on Linux")
+def test_a_busy_process_of_others_is_counted():
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            time.sleep(0.5)
+            assert max(busy.waiting_processes() for _ in range(20)) >= 1
+        finally:
+            other.kill()

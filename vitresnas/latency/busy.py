@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -62,7 +63,18 @@ def waiting_processes() -> int | None:
     except OSError:
         return None
     found = re.search(r"^procs_running (\d+)", text, re.MULTILINE)
-    return max(int(found[1]) - 1, 0) if found else None  # one of them is asking
+    return max(int(found[1]) - _own_running(), 0) if found else None
+
+
+def _own_running() -> int:
+    """Threads of this process that run: the one that asks, and pools that spin after their work."""
+    running = 0
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            # "PID (NAME) STATE ...", and a name may hold anything.
+            state = (thread / "stat").read_text(encoding="utf-8", errors="replace")
+            running += state.rpartition(")")[2].split()[0] == "R"
+    return running
 
 
 def _busy_seconds() -> float | None:
