@@ -45,9 +45,16 @@ def test_the_golden_space_is_digits(tmp_path):
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
 
 
-def test_the_golden_search_is_read_and_written_again(tmp_path):
-    path = Path(__file__).parent / "golden" / "search_result_1.json"
-    result = SearchResult.load(path)
+def test_the_golden_search_of_schema_1_is_read_for_ever():
+    result = SearchResult.load(Path(__file__).parent / "golden" / "search_result_1.json")
     assert result.verdict == "met" and result.best.speed and result.best.speed.samples == 40
+    assert not result.best.checks and not result.history[0].costs
+
+
+def test_the_golden_search_of_schema_2_is_read_and_written_again(tmp_path):
+    path = Path(__file__).parent / "golden" / "search_result_2.json"
+    result = SearchResult.load(path)
+    assert [check.verdict for check in result.best.checks] == ["met", "met", "unproven"]
+    assert result.history[0].cost("peak_memory") == 1.5e6 and result.per_class["names"]
     result.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()

@@ -16,6 +16,7 @@ from vitresnas.errors import InputError
 # verb: (the module whose main() it is, what it does)
 VERBS: dict[str, tuple[str, str]] = {
     "search": ("vitresnas.search.__main__", "find and prove a network for a throughput target"),
+    "best": ("vitresnas.search.best", "the best network under other bounds, from a search"),
     "train": ("vitresnas.train.__main__", "train a super-network, or a network that was found"),
     "latency-table": ("vitresnas.latency.__main__", "measure what a space's networks cost here"),
     "verify": ("vitresnas.verify", "re-time a model directory on this device"),

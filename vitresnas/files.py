@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -17,6 +18,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ JsonObject = dict[str, Any]
 Upgrade = Callable[[JsonObject], JsonObject]
 NO_UPGRADES: Mapping[int, Upgrade] = {}
 
+_BLOCK = 1 << 16  # bytes read at a time from the end of a log
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {
     errno.EACCES,
@@ -100,49 +103,89 @@ def _umask() -> int:
     return current
 
 
-def append_line(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-    """Append one JSON object as one line and flush it to the disk.
+class Lines:
+    """A log of JSON lines under its lock: nobody else reads or writes it meanwhile."""
 
-    A line that a full disk cut short is taken back, so that the log stays readable.
-    """
+    def __init__(self, path: Path, file: FileIO) -> None:
+        self._path, self._file = path, file
+
+    def read(self, start: int = 0) -> tuple[list[JsonObject], int]:
+        """The records from byte `start` on, and the byte where the next one will begin.
+
+        Raises FileFormatError for a broken line.
+        """
+        self._file.seek(start)
+        content = self._file.readall()
+        whole = content[: content.rfind(b"\n") + 1]
+        records = []
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                records.append(json.loads(line))
+            except ValueError as error:
+                place = f"line {number} of {self._path}" + (f" after byte {start}" if start else "")
+                raise FileFormatError(
+                    f"{place} is not JSON ({error}): remove the file to start afresh"
+                ) from error
+        return records, start + len(whole)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line and flush it to the disk; what a full disk cut short is taken back."""
+        rest = (json.dumps(record, sort_keys=True, allow_nan=False) + "\n").encode()
+        size = self._file.seek(0, os.SEEK_END)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, size)
+            raise
+
+    def heal(self) -> None:
+        """Remove a last line that the crash of its writer cut short."""
+        end = size = self._file.seek(0, os.SEEK_END)
+        block = b""
+        while end and b"\n" not in block:
+            begin = max(end - _BLOCK, 0)
+            self._file.seek(begin)
+            block, end = self._file.read(end - begin), begin
+        whole = end + block.rfind(b"\n") + 1
+        if whole < size:
+            os.truncate(self._path, whole)
+
+
+@contextlib.contextmanager
+def open_lines(path: str | os.PathLike[str]) -> Iterator[Lines]:
+    """Hold a log of JSON lines, made if missing; a second process waits. A last line that was cut
+    short by a crash is removed first. The lock dies with its process, whatever ends it."""
     target = Path(path)
-    line = (json.dumps(record, sort_keys=True, allow_nan=False) + "\n").encode()
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: what a full disk refused must not be written again when the file is closed.
-        with target.open("ab", buffering=0) as file:
-            size, rest = file.tell(), line
-            try:
-                while rest:
-                    rest = rest[file.write(rest) :]
-                os.fsync(file.fileno())
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.truncate(target, size)
-                raise
+        with target.open("a+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            lines = Lines(target, file)
+            lines.heal()
+            yield lines
+
+
+def append_line(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+    """Append one JSON object as one line and flush it to the disk, alone among processes."""
+    with open_lines(path) as lines:
+        lines.append(record)
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[JsonObject]:
-    """Read a log of JSON lines; a last line that was cut short by a crash is removed and ignored.
+    """Read a log of JSON lines; a last line that was cut short by a crash is ignored.
 
     Raises FileFormatError for a broken line anywhere else.
     """
     target = Path(path)
     if not target.exists():
         return []
-    content = target.read_bytes()
-    whole, _, torn = content.rpartition(b"\n")
-    if torn:
-        os.truncate(target, len(content) - len(torn))
-    records = []
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise FileFormatError(
-                f"line {number} of {target} is not JSON ({error}): remove the file to start afresh"
-            ) from error
-    return records
+    with target.open("rb", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # no half of a line that is being written
+        return Lines(target, file).read()[0]
 
 
 def flattened(value: JsonObject, prefix: str = "") -> JsonObject:

@@ -52,11 +52,13 @@ class Kit:
             *("--proof-seconds", "0.2"),
         ]
 
-    def write_table(self, name: str = "table.json", price=honest, **changes) -> str:
+    def write_table(self, name: str = "table.json", price=honest, batch_1=False, **changes) -> str:
         """A latency table of this machine whose pieces cost what `price` says."""
         condition = resolve_condition(self.space, Request(batch_size=8))
         condition = replace(condition, **changes)
-        save_tables(self.folder / name, (planted_table(self.space, condition, price),))
+        conditions = [condition, replace(condition, batch_size=1)] if batch_1 else [condition]
+        tables = tuple(planted_table(self.space, one, price) for one in conditions)
+        save_tables(self.folder / name, tables)
         return str(self.folder / name)
 
 

@@ -8,15 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
+import torch
 
 from vitresnas.models.model_directory import load_model, read_card
 from vitresnas.search import SearchResult
-from vitresnas.search.__main__ import main
-from vitresnas.space import Architecture, AttentionOperation
+from vitresnas.search.__main__ import main, summary
+from vitresnas.search.best import main as best
+from vitresnas.space import Architecture, AttentionOperation, macs
 from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import save_supernet
+
+
+def honest(operation):
+    return 0.05 + operation.macs / 2e6
+
 
 TIMED = {"best", "verdict", "rounds", "largest", "seconds", "environment", "test_accuracy", "files"}
 
@@ -156,7 +164,7 @@ def test_ctrl_c_and_kill_9_continue_to_the_same_history(searched, search_kit, tm
     assert timeless(json.loads(found.stdout)) == timeless(document)
     after = log.read_bytes().splitlines()
     assert after[: len(logged)] == logged
-    ids = [json.loads(line)["id"] for line in after]
+    ids = [json.loads(line)["id"] for line in after[1:]]  # the first says what they are of
     assert len(ids) == len(set(ids))
 
 
@@ -287,6 +295,9 @@ def test_a_foreign_table_that_is_accepted_leaves_the_verdict_unproven(search_kit
         ["--constraint", "memory=5"],
         ["--constraint", "macs"],
         ["--constraint", "throughput=100"],
+        ["--objectives", "score,macs"],
+        ["--strategy", "nsga2", "--objectives", "score,wisdom"],
+        ["--strategy", "nsga2", "--objectives", "score,energy"],
         ["--constraint", "macs=1M", "--constraint", "macs=2M"],
         ["--batch-size", "0"],
         ["--seed", "-1"],
@@ -320,9 +331,121 @@ def test_constraints_on_macs_and_parameters_are_kept(search_kit, tmp_path, capsy
     assert max(row["parameters"] for row in history) <= 4e4
 
 
+def test_every_constraint_is_measured_again_and_has_a_verdict(search_kit, tmp_path, capsys):
+    table = search_kit.write_table("two.json", batch_1=True)
+    arguments = [*search_kit.arguments, "--latency-table", table, "--batch-size", "8"]
+    arguments += ["--constraint", "throughput=0.7x", "--constraint", "latency_batch_1=10s"]
+    arguments += ["--constraint", "peak_memory=1GB", "--constraint", "macs=0.5M"]
+    out = tmp_path / "out"
+    assert main([*arguments, "--out", str(out), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    checks = {check["name"]: check for check in document["best"]["checks"]}
+    assert set(checks) == {"throughput", "latency_batch_1", "peak_memory", "macs"}
+    assert {check["verdict"] for check in checks.values()} == {document["verdict"]} == {"met"}
+    assert checks["latency_batch_1"]["interval_95"][0] > 0
+    assert 0 < checks["peak_memory"]["measured"] < 1e9
+    assert checks["macs"]["measured"] == document["best"]["macs"] <= 5e5
+    assert read_card(out / "model")["checks"] == document["best"]["checks"]
+    # What the table tells is kept of every candidate, so that other bounds need no other search.
+    costs = {"latency", "latency_batch_1", "peak_memory"}
+    assert all(set(row["costs"]) == costs for row in document["history"])
+    bound = sorted(row["costs"]["peak_memory"] for row in document["history"])[50]
+    assert best([str(out), "--constraint", f"peak_memory={bound}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["best"]
+    kept = [row for row in document["history"] if row["costs"]["peak_memory"] <= bound]
+    least = min(kept, key=lambda row: (row["negative_log_likelihood"], row["id"]))
+    assert found["id"] == least["id"]
+
+
+def test_constraints_that_contradict_each_other_exit_3_with_what_is_in_reach(
+    search_kit, tmp_path, capsys
+):
+    # Narrow attention is slow here, so the smallest networks are not the fastest.
+    def odd(operation):
+        narrow = isinstance(operation, AttentionOperation) and operation.heads < 4
+        return 5.0 if narrow else honest(operation)
+
+    table = search_kit.write_table("odd.json", price=odd)
+    smallest = macs(search_kit.space.smallest)
+    arguments = [*search_kit.arguments, "--latency-table", table, "--throughput-target", "1.1x"]
+    arguments += ["--constraint", f"macs={1.01 * smallest}", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 3
+    complaint = capsys.readouterr().err
+    assert "with the other bounds kept" in complaint and "macs reaches from" in complaint
+    assert len(complaint.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_accuracies_are_told_class_by_class(searched):
+    _, document, _ = searched
+    found = document["per_class"]
+    assert sum(found["holdout_images"]) == 300 and len(found["names"]) == 10
+    best = found["holdout_accuracy"][document["best"]["id"]]
+    rows = zip(best, found["holdout_images"], strict=True)
+    mean = sum(right * count for right, count in rows) / 300
+    assert mean == pytest.approx(document["best"]["score"], abs=1 / 300)
+    rows = zip(found["test_accuracy"], found["test_images"], strict=True)
+    mean = sum(right * count for right, count in rows) / sum(found["test_images"])
+    assert mean == pytest.approx(document["test_accuracy"])
+
+
+def test_where_classes_are_of_unequal_size_the_summary_tells_them_apart(searched):
+    result = SearchResult.load(searched[0] / "search_result.json")
+    assert "by class" not in summary(result)
+    rare = {
+        **result.per_class,
+        "test_images": [3, *([40] * 9)],
+        "test_accuracy": [0.0, *([1.0] * 9)],
+    }
+    told = summary(replace(result, per_class=rare))
+    assert "0.9000, mean of 10 classes" in told and "0.0000 of 3 images" in told
+
+
 def test_a_folder_that_cannot_be_written_is_one_sentence(search_kit, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "search"
     arguments = [*search_kit.arguments, "--throughput-target", "0.7x", "--out", str(out)]
     assert main(arguments) == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_two_strategies_share_a_log_and_a_log_of_another_super_network_is_refused(
+    search_kit, tmp_path, capsys
+):
+    table = search_kit.write_table("foreign.json", device="Abacus 3000")  # spares the timing
+    log = tmp_path / "shared.jsonl"
+    arguments = [*search_kit.arguments, "--latency-table", table, "--accept-foreign-table"]
+    arguments += ["--throughput-target", "0.7x", "--log", str(log), "--json"]
+    for strategy in ("random", "nsga2"):
+        assert main([*arguments, "--strategy", strategy, "--out", str(tmp_path / strategy)]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert len(document["history"]) == 312
+        assert document["settings"]["strategy"]["name"] == strategy
+        assert not (tmp_path / strategy / "evaluations.jsonl").exists()
+    ids = [json.loads(line)["id"] for line in log.read_text().splitlines()[1:]]
+    assert len(ids) == len(set(ids)) > 312
+
+    torch.manual_seed(1)
+    save_supernet(Supernet(search_kit.space), tmp_path / "other", {"recipe": "none"})
+    before = log.read_bytes()
+    arguments += ["--supernet", str(tmp_path / "other")]
+    assert main([*arguments, "--out", str(tmp_path / "refused")]) == 2
+    assert "holds scores of supernet" in capsys.readouterr().err
+    assert log.read_bytes() == before
+
+
+def test_nsga2_makes_a_front_over_what_it_is_asked_for(search_kit, tmp_path, capsys):
+    table = search_kit.write_table("foreign.json", device="Abacus 3000")
+    arguments = [*search_kit.arguments, "--latency-table", table, "--accept-foreign-table"]
+    arguments += ["--throughput-target", "0.7x", "--strategy", "nsga2", "--json"]
+    arguments += ["--objectives", "score,peak_memory,macs", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    document = json.loads(capsys.readouterr().out)
+    rows = {row["id"]: row for row in document["history"]}
+    point = {
+        i: (row["negative_log_likelihood"], row["costs"]["peak_memory"], row["macs"])
+        for i, row in rows.items()
+    }
+    for identifier in document["pareto"]:
+        for other in point.values():
+            better = all(a <= b for a, b in zip(other, point[identifier], strict=True))
+            assert not better or other == point[identifier]

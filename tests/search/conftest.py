@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from vitresnas.search.candidate import Candidate, Score
-from vitresnas.search.reach import Piece
+from vitresnas.search.constraint import AdditiveThroughput, CostReach, Piece
 from vitresnas.space import (
     Architecture,
     AttentionOperation,
@@ -53,7 +53,33 @@ class FormulaPrices:
         return 1000 * self.batch_size / pieces_milliseconds
 
 
-@pytest.fixture
+class FullPrices(FormulaPrices):
+    """Prices that tell latency, peak memory and energy, too."""
+
+    def cost(self, name: str, architecture: Architecture) -> float:
+        if name == "latency":
+            return self.milliseconds(architecture)
+        if name == "energy":
+            return 1e-6 * macs(architecture)
+        return 1e6 + 4.0 * parameters(architecture)
+
+    def cost_reach(self, name: str, space: SearchSpace) -> CostReach:
+        ends = (space.smallest, space.largest)
+        return CostReach(0.5 * self.cost(name, ends[0]), self.cost(name, ends[1]), ends[0])
+
+    def as_throughput(self, name: str, bound: float) -> tuple[AdditiveThroughput, float] | None:
+        return (self, 1000.0 * self.batch_size / bound) if name == "latency" else None
+
+    def told(self) -> tuple[str, ...]:
+        return "latency", "peak_memory", "energy"
+
+
+@pytest.fixture(scope="session")
+def full_prices() -> FullPrices:
+    return FullPrices()
+
+
+@pytest.fixture(scope="session")
 def formula_score() -> Callable[[Architecture], Score]:
     """Bigger is better, except that every network has a whim of its own, from its id."""
 
@@ -76,7 +102,7 @@ def candidate_of() -> Callable[..., Candidate]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def digits() -> SearchSpace:
     return load_space("digits")
 

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from vitresnas.errors import InputError, UnreachableTarget
-from vitresnas.search import Constraint, EvaluationLog, Evolution, Score, search
+from vitresnas.search import Constraint, Evolution, search
 from vitresnas.search.engine import Session
 from vitresnas.search.reach import throughput_reach
 from vitresnas.space import load_space, macs, parameters
@@ -142,15 +142,6 @@ def test_a_constraint_given_twice_or_without_its_predictor_is_refused(digits, fo
         search(digits, formula_score, twice)
     with pytest.raises(InputError, match="latency table"):
         search(digits, formula_score, (Constraint("throughput", 10),))
-
-
-def test_a_log_of_another_context_shares_nothing(digits, tmp_path):
-    path = tmp_path / "log.jsonl"
-    one, other = EvaluationLog(path, {"supernet": "a"}), EvaluationLog(path, {"supernet": "b"})
-    one.add(digits.largest, Score(0.5, 0.9, 10))
-    other.add(digits.largest, Score(0.7, 0.8, 10))
-    found = [EvaluationLog(path, {"supernet": name}).find(digits.largest) for name in "abc"]
-    assert found == [Score(0.5, 0.9, 10), Score(0.7, 0.8, 10), None]
 
 
 def test_a_later_round_starts_from_what_is_known(digits, prices, formula_score):

@@ -10,6 +10,7 @@ import pytest
 
 from vitresnas.latency import Measurement
 from vitresnas.search import Constraint, Evolution, Target
+from vitresnas.search.check import Found
 from vitresnas.search.engine import Session
 from vitresnas.search.prove import FINALISTS, Proof, prove
 from vitresnas.search.reach import throughput_reach
@@ -43,13 +44,14 @@ class FakeTimer:
 
 
 @pytest.fixture
-def run(digits, prices, formula_score):
+def run(digits, full_prices, formula_score):
     """Search and prove a target with a timer."""
+    prices = full_prices
     largest = prices.images_per_second(digits.largest)
 
-    def run(target, timer):
+    def run(target, timer, constraints=(), measure=lambda networks: [{} for _ in networks]):
         bound = Constraint("throughput", target.images_per_second(largest))
-        session = Session(digits, formula_score, (bound,), prices, STRATEGY)
+        session = Session(digits, formula_score, (bound, *constraints), prices, STRATEGY)
         result = session.run()
         proof = Proof(
             target=target,
@@ -58,8 +60,10 @@ def run(digits, prices, formula_score):
             predicted_fastest=throughput_reach(digits, prices).maximum,
             timer=timer,
             search_on=lambda number, least, seen: session.round(
-                number, (Constraint("throughput", least),), seen
+                number, tuple(Constraint(*item) for item in least.items()), seen
             ),
+            constraints=constraints,
+            measure=measure,
         )
         return result, prove(result, proof)
 
@@ -143,3 +147,64 @@ def test_the_largest_network_is_timed_and_kept_for_comparison(run, prices):
     assert proved.largest.speed.images_per_second == pytest.approx(
         prices.images_per_second(proved.largest.candidate.architecture), rel=0.01
     )
+
+
+def test_every_constraint_is_measured_and_gets_a_verdict(run, prices):
+    bounds = (
+        Constraint("latency", 10.0),
+        Constraint("macs", 2e7),
+        Constraint("parameters", 3e6),
+        Constraint("peak_memory", 2e7),
+    )
+
+    def measure(networks):
+        return [{"peak_memory": Found(1.5e7, None, "weighed")} for _ in networks]
+
+    _, proved = run(Target(2, relative=True), FakeTimer(prices), bounds, measure)
+    assert proved.verdict == "met"
+    checks = {check.name: check for check in proved.best.checks}
+    assert [*checks] == ["throughput", *(bound.name for bound in bounds)]
+    assert all(check.verdict == "met" for check in checks.values())
+    assert checks["throughput"].bound == 2 and checks["throughput"].interval_95[0] >= 2
+    speed = proved.best.speed
+    assert checks["latency"].measured == pytest.approx(1000 * BATCH / speed.images_per_second)
+    assert checks["latency"].interval_95[1] <= 10.0
+    assert checks["peak_memory"].measured == 1.5e7 and checks["peak_memory"].how == "weighed"
+
+
+def test_a_bound_that_measurement_misses_is_tightened_by_the_measured_bias(
+    run, digits, prices, full_prices
+):
+    bound = Constraint("peak_memory", 0.6 * full_prices.cost("peak_memory", digits.largest))
+
+    def measure(networks):  # far more than predicted
+        return [
+            {"peak_memory": Found(1.6 * full_prices.cost("peak_memory", one), None, "weighed")}
+            for one in networks
+        ]
+
+    _, proved = run(Target(1.2, relative=True), FakeTimer(prices), (bound,), measure)
+    assert proved.verdict == "met" and len(proved.rounds) > 1
+    first, last = proved.rounds[0], proved.rounds[-1]
+    assert {finalist.verdict for finalist in first.finalists} == {"missed"}
+    assert last.required == first.required, "the speed was right"
+    check = proved.best.checks[1]
+    assert check.verdict == "met" and check.measured <= bound.bound < 1.1 * check.measured
+
+
+def test_a_bound_that_is_always_missed_leaves_the_network_that_comes_closest(run, prices):
+    bound = Constraint("peak_memory", 2e7)
+    _, proved = run(
+        Target(1.2, relative=True),
+        FakeTimer(prices),
+        (bound,),
+        lambda networks: [{"peak_memory": Found(9e7, None, "weighed")} for _ in networks],
+    )
+    assert proved.verdict == "missed" and proved.best.checks[1].verdict == "missed"
+
+
+def test_a_bound_that_nothing_here_measures_leaves_the_verdict_unproven(run, prices):
+    _, proved = run(Target(1.2, relative=True), FakeTimer(prices), (Constraint("energy", 40.0),))
+    assert proved.verdict == "unproven"
+    assert [check.verdict for check in proved.best.checks] == ["met", "unproven"]
+    assert "not measured" in str(proved.best.checks[1])

@@ -11,7 +11,9 @@ import pytest
 
 from vitresnas.errors import UnreachableTarget
 from vitresnas.search import Constraint
-from vitresnas.search.reach import cheapest, dearest, find_lean, throughput_reach, total
+from vitresnas.search.constraint import costs_of, slack
+from vitresnas.search.lean import find_lean
+from vitresnas.search.reach import cheapest, dearest, throughput_reach, total
 from vitresnas.space import Architecture, Block, SearchSpace, Stage, macs
 
 
@@ -109,3 +111,32 @@ def test_the_lean_network_keeps_every_constraint_that_the_extremes_keep(digits, 
     reach = throughput_reach(digits, prices)
     just = (Constraint("throughput", reach.maximum),)
     assert find_lean(digits, just, prices) == reach.fastest
+
+
+def together(prices, digits, megamacs, times):
+    speed = times * throughput_reach(digits, prices).maximum
+    return Constraint("macs", megamacs * 1e6), Constraint("throughput", speed)
+
+
+def test_bounds_that_contradict_each_other_are_refused_with_what_is_in_reach(digits, prices):
+    # Each alone can be kept: the smallest network has 5.07 M MACs.
+    bounds = together(prices, digits, 5.2, 0.98)
+    with pytest.raises(UnreachableTarget) as refused:
+        find_lean(digits, bounds, prices)
+    found = re.findall(
+        r"(?:up|down) to ([0-9.e+,]+) with the other bounds kept", str(refused.value)
+    )
+    macs_kept, speed_kept = (float(number.replace(",", "")) for number in found)
+    # What is said to be in reach is.
+    for loosened in (
+        (Constraint("macs", macs_kept * 1.001), bounds[1]),
+        (bounds[0], Constraint("throughput", speed_kept * 0.999)),
+    ):
+        assert slack(loosened, costs_of(find_lean(digits, loosened, prices), prices)) >= 1
+
+
+def test_bounds_that_only_a_compromise_keeps_find_it(digits, prices):
+    bounds = together(prices, digits, 6.0, 0.8)
+    ends = digits.smallest, throughput_reach(digits, prices).fastest
+    assert all(slack(bounds, costs_of(end, prices)) < 1 for end in ends)
+    assert slack(bounds, costs_of(find_lean(digits, bounds, prices), prices)) >= 1

@@ -5,81 +5,184 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
-from vitresnas.errors import FileFormatError
-from vitresnas.search import EvaluationLog
+from vitresnas.errors import FileFormatError, MismatchError
+from vitresnas.files import Lines, append_line, read_lines
+from vitresnas.search import EvaluationLog, Evolution, Score, search
+from vitresnas.search.nsga2 import Nsga2
+from vitresnas.search.random_search import RandomSearch
+from vitresnas.space import macs
 
-SCRIPT = """
-import json, sys, time
-from pathlib import Path
-from vitresnas.search import Constraint, EvaluationLog, Evolution, Score, search
-from vitresnas.space import load_space, macs
+CONTEXT = {"supernet": "formula", "data": {"name": "none", "id": "0"}}
+SMALL = Evolution(initial=10, iterations=2, parents=5, mutants=3, crossovers=3)
 
-folder, delay = Path(sys.argv[1]), float(sys.argv[2])
-def score(architecture):
-    with (folder / "scored.txt").open("a") as file:
-        file.write(architecture.id + "\\n")
-    time.sleep(delay)
+
+def formula(architecture):
     whim = int(architecture.id[:6], 16) / 0xFFFFFF
     return Score(1e7 / (macs(architecture) + 1e6) + 0.2 * whim, 0.5, 10)
 
-strategy = Evolution(initial=30, iterations=3, parents=10, mutants=8, crossovers=8)
-log = EvaluationLog(folder / "log.jsonl", {"supernet": "formula"})
-result = search(load_space("digits"), score, [Constraint("macs", 2e7)], strategy=strategy, log=log)
-(folder / "result.json").write_text(json.dumps(result.to_json()))
-"""
+
+def run(space, path, score=formula, strategy=SMALL, seed=0):
+    log = EvaluationLog(path, CONTEXT)
+    return search(space, score, strategy=strategy, seed=seed, log=log)
 
 
-def start(folder, delay):
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), str(delay)])
+def in_child(work):
+    """Run `work` in a fork of this process; the signal that ended it, or 0."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def lines(path):
-    return path.read_text().splitlines() if path.exists() else []
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_kill_9_and_the_same_command_give_the_same_history(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert start(whole, 0).wait(60) == 0
-    for stop_at in (3, 25, 50):
-        process = start(broken, 0.02)
-        deadline = time.monotonic() + 60
-        while len(lines(broken / "scored.txt")) < stop_at:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert not (broken / "result.json").exists()
-    assert start(broken, 0).wait(60) == 0
-    assert json.loads((broken / "result.json").read_text()) == json.loads(
-        (whole / "result.json").read_text()
-    )
-    # Each of the three kills may cost the one network that was being scored.
-    scored = lines(broken / "scored.txt")
-    assert len(scored) - len(set(scored)) <= 3
-    assert set(scored) == set(lines(whole / "scored.txt"))
+def die_at(point, when, run):
+    """Run until the `point`-th line of the log, and be killed before, amid or after it."""
+    whole, seen = Lines.append, []
+
+    def append(self, record):
+        seen.append(record)
+        if len(seen) == point:
+            if when == "amid":
+                text = json.dumps(record, sort_keys=True).encode()
+                os.write(self._file.fileno(), text[: len(text) // 2])
+            elif when == "after":
+                whole(self, record)
+            die()
+        whole(self, record)
+
+    Lines.append = append  # type: ignore[method-assign]
+    run()
 
 
-def test_a_line_that_was_cut_short_is_scored_again(tmp_path):
-    whole = tmp_path / "whole"
-    assert start(whole, 0).wait(60) == 0
-    expected = json.loads((whole / "result.json").read_text())
-    log = whole / "log.jsonl"
-    log.write_bytes(log.read_bytes()[:-20])
-    before = len(lines(whole / "scored.txt"))
-    assert start(whole, 0).wait(60) == 0
-    assert len(lines(whole / "scored.txt")) == before + 1
-    assert json.loads((whole / "result.json").read_text()) == expected
+@pytest.mark.parametrize("when", ["before", "amid", "after"])
+def test_kill_9_at_every_line_of_the_log_and_the_same_search_give_the_same_result(
+    digits, tmp_path, when
+):
+    reference = run(digits, tmp_path / "whole.jsonl")
+    lines = (tmp_path / "whole.jsonl").read_bytes().splitlines()
+    assert len(lines) == 1 + SMALL.budget + 1  # a header, and the largest network beside them
+    for point in range(1, len(lines) + 1):
+        path = tmp_path / f"{point}.jsonl"
+        killed = in_child(lambda at=point, log=path: die_at(at, when, lambda: run(digits, log)))
+        assert killed == -signal.SIGKILL
+        left = path.read_bytes()
+        assert left.count(b"\n") == point - (when != "after")
+        assert (when == "amid") == (not left.endswith(b"\n") and left != b"")
+        assert run(digits, path) == reference
+        # Nothing is scored twice, nothing is lost.
+        assert path.read_bytes().splitlines() == lines
 
 
-@pytest.mark.parametrize("line", ['{"id": "x"}', "[1]", '{"context": 1}'])
-def test_a_log_that_holds_something_else_is_refused(tmp_path, line):
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        SMALL,
+        RandomSearch(draws=30),
+        Nsga2(("score", "macs", "parameters"), population=10, generations=3),
+    ],
+    ids=lambda strategy: strategy.name,
+)
+def test_every_strategy_replays_from_half_a_log_and_scores_only_the_rest(
+    digits, tmp_path, strategy
+):
+    path = tmp_path / "log.jsonl"
+    reference = run(digits, path, strategy=strategy)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: len(lines) // 2]))
+    scored = []
+
+    def counted(architecture):
+        scored.append(architecture)
+        return formula(architecture)
+
+    assert run(digits, path, counted, strategy) == reference
+    assert len(scored) == len(lines) - len(lines) // 2
+    assert path.read_bytes().splitlines(keepends=True) == lines
+
+
+def test_two_searches_at_once_share_one_log_and_end_as_alone(digits, tmp_path):
+    alone = [run(digits, tmp_path / f"{seed}.jsonl", seed=seed) for seed in (0, 1)]
+    shared = tmp_path / "shared.jsonl"
+    children = []
+    for seed in (0, 1):
+        children.append(os.fork())
+        if children[-1] == 0:
+            code = 1
+            try:
+                code = 0 if run(digits, shared, seed=seed) == alone[seed] else 2
+            finally:
+                os._exit(code)
+    assert [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children] == [0, 0]
+    ids = [line["id"] for line in read_lines(shared)[1:]]
+    assert len(ids) == len(set(ids))
+    assert set(ids) == {c.id for found in alone for c in found.history} | {digits.largest.id}
+
+    def never(architecture):
+        raise AssertionError("all of this is in the log")
+
+    assert [run(digits, shared, never, seed=seed) for seed in (0, 1)] == alone
+
+
+def test_many_writers_at_once_leave_whole_lines(tmp_path):
+    path = tmp_path / "log.jsonl"
+    children = []
+    for writer in range(4):
+        children.append(os.fork())
+        if children[-1] == 0:
+            try:
+                for number in range(25):
+                    append_line(path, {"writer": writer, "number": number, "pad": "x" * 5000})
+            finally:
+                os._exit(0)
+    for child in children:
+        os.waitpid(child, 0)
+    found = [(line["writer"], line["number"]) for line in read_lines(path)]
+    assert len(found) == len(set(found)) == 100
+    assert all([n for w, n in found if w == writer] == list(range(25)) for writer in range(4))
+
+
+@pytest.mark.parametrize(
+    ("context", "difference"),
+    [
+        ({**CONTEXT, "supernet": "another"}, "supernet 'formula', this search's is 'another'"),
+        (
+            {**CONTEXT, "data": {"name": "none", "id": "1"}},
+            "data.id '0', this search's is '1'",
+        ),
+        ({**CONTEXT, "space": "digits"}, "space None, this search's is 'digits'"),
+    ],
+)
+def test_a_log_of_something_else_is_refused_with_the_difference(
+    digits, tmp_path, context, difference
+):
+    path = tmp_path / "log.jsonl"
+    EvaluationLog(path, CONTEXT).add(digits.largest, Score(0.5, 0.9, 10))
+    before = path.read_bytes()
+    with pytest.raises(MismatchError, match=difference):
+        EvaluationLog(path, context)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("line", ['{"id": "x"}', "[1]", '{"context": 1}', "x"])
+def test_a_file_that_is_no_log_is_refused(tmp_path, line):
     (tmp_path / "log.jsonl").write_text(line + "\n")
     with pytest.raises(FileFormatError, match="line 1"):
         EvaluationLog(tmp_path / "log.jsonl")
+
+
+def test_a_log_put_together_from_two_is_refused(digits, tmp_path):
+    one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
+    EvaluationLog(one, {"supernet": "a"}).add(digits.largest, Score(0.5))
+    EvaluationLog(other, {"supernet": "b"}).add(digits.smallest, Score(0.5))
+    one.write_bytes(one.read_bytes() + other.read_bytes().splitlines(keepends=True)[1])
+    with pytest.raises(FileFormatError, match=r"line 3 .*two logs"):
+        EvaluationLog(one, {"supernet": "a"})

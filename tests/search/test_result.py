@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from vitresnas.errors import FileFormatError
-from vitresnas.search import Evolution, Finalist, Round, SearchResult, Speed, search
+from vitresnas.search import Check, Evolution, Finalist, Round, SearchResult, Speed, search
 
 SMALL = Evolution(initial=6, iterations=1, parents=3, mutants=2, crossovers=2)
 
@@ -17,7 +17,12 @@ SMALL = Evolution(initial=6, iterations=1, parents=3, mutants=2, crossovers=2)
 def result(digits, formula_score, prices):
     found = search(digits, formula_score, throughput=prices, strategy=SMALL)
     speed = Speed(3000.0, (2900.0, 3050.5), 2.1, (2.05, 2.2), 40, "real-time")
-    finalists = (Finalist(found.selected.candidate, speed),)
+    checks = (
+        Check("throughput", "images/s", 2500.0, 2600.0, 3000.0, (2900.0, 3050.5), "timed"),
+        Check("macs", "MACs per image", 2e7, 1e7, 1e7, None, "counted"),
+        Check("energy", "J per image", 1.0, 0.5, None, None, "nobody counts it here"),
+    )
+    finalists = (Finalist(found.selected.candidate, speed, checks),)
     return replace(
         found,
         verdict="met",
@@ -35,7 +40,7 @@ def test_a_result_round_trips_exactly(result, tmp_path):
     assert found == result
     assert found.to_json() == result.to_json()
     first_line = (tmp_path / "search_result.json").read_text().splitlines()[1]
-    assert "vitresnas/search_result/1" in first_line
+    assert "vitresnas/search_result/2" in first_line
 
 
 def test_the_fields_that_others_read_are_there(result):

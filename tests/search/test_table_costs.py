@@ -13,8 +13,8 @@ from vitresnas.latency import LatencyTable, load_tables
 from vitresnas.latency.energy import Energy
 from vitresnas.search import Constraint, parse_constraint
 from vitresnas.search.constraint import costs_of
+from vitresnas.search.lean import find_lean
 from vitresnas.search.prices import TablePrices
-from vitresnas.search.reach import find_lean
 from vitresnas.search.strategy import Problem
 from vitresnas.space import load_space
 

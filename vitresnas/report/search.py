@@ -142,7 +142,15 @@ def _constraints(result: SearchResult) -> str:
     """One verdict per bound: the target's by the proof, what is counted by counting."""
     head = ("constraint", "predicted", "measured", "95 %", "verdict")
     rows, best, speed = [], result.best, SpeedAxis.of(result)
-    if result.target:
+    for check in best.checks:
+        ends = check.interval_95 or ()
+        rows.append((
+            check.wanted, _number(check.predicted), _number(check.measured),
+            " to ".join(map(_number, ends)), check.verdict,
+        ))  # fmt: skip
+    if rows:
+        return table(head, rows)
+    if result.target:  # a result of an earlier version
         value, interval = "", ""
         if best.speed:
             found, ends = speed.measured(best.speed)
@@ -156,6 +164,10 @@ def _constraints(result: SearchResult) -> str:
         rows.append((constraint, "", f"{counted:,}" if counted else "", "",
                      "met" if counted else "unproven"))  # fmt: skip
     return table(head, rows) if rows else text("none")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.5g}" if value < 1e4 else f"{value:,.0f}"
 
 
 def _seconds(result: SearchResult) -> str:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitresnas.doors import Parser, door, print_json
 from vitresnas.errors import InputError
 from vitresnas.latency.runtime import runtime_name, runtime_names
-from vitresnas.search.constraint import COSTS, Target, parse_constraint
+from vitresnas.search.constraint import COSTS, Constraint, Target, parse_constraint
+from vitresnas.search.objectives import OBJECTIVES, parse_objectives
+from vitresnas.search.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from vitresnas.search.prepare import Training
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 MISSED = 4
 _PASSED_ON = (
     *("space", "data", "supernet", "latency_table", "batch_size", "dtype", "runtime", "threads"),
-    *("device", "strategy", "seed", "out", "accept_foreign_table", "proof_seconds"),
+    *("device", "strategy", "seed", "out", "log", "accept_foreign_table", "proof_seconds"),
 )
 
 
@@ -37,7 +39,6 @@ def _parser() -> Parser:
     add = parser.add_argument
     add(
         "--throughput-target",
-        required=True,
         metavar="N|Nx",
         help="images per second, as in 2000, or times the space's largest network, as in 2x",
     )
@@ -50,7 +51,13 @@ def _parser() -> Parser:
     add("--runtime", type=runtime_name, help=", ".join(runtime_names()))
     add("--threads", type=_WholeNumber(1), help="CPU threads when timed")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    add("--strategy", choices=("evolution",), default="evolution", help="default evolution")
+    add("--strategy", choices=tuple(STRATEGIES), default="evolution", help="default evolution")
+    add(
+        "--objectives",
+        metavar="NAME,NAME",
+        help="what a front of nsga2 is over (default score,throughput); "
+        f"names: {', '.join(OBJECTIVES)}",
+    )
     add(
         "--constraint",
         action="append",
@@ -60,6 +67,7 @@ def _parser() -> Parser:
     )
     add("--seed", type=_WholeNumber(0), default=0, help="of every random choice (default 0)")
     add("--out", type=Path, default=Path("runs/search"), help="folder (default runs/search)")
+    add("--log", type=Path, help="evaluation log to share with other searches (default in --out)")
     add(
         "--accept-foreign-table",
         action="store_true",
@@ -79,16 +87,14 @@ def _parser() -> Parser:
 @door
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    constraints = tuple(parse_constraint(text) for text in arguments.constraint)
-    if any(constraint.name == "throughput" for constraint in constraints):
-        raise InputError("throughput is bounded by --throughput-target: leave the constraint out")
-    target = Target.parse(arguments.throughput_target)
+    target, constraints = _bounds(arguments.throughput_target, arguments.constraint)
     from vitresnas.search.job import SearchRequest
     from vitresnas.search.run import files_written, run
 
     request = SearchRequest(
         target=target,
         constraints=constraints,
+        objectives=() if arguments.objectives is None else parse_objectives(arguments.objectives),
         **{name: getattr(arguments, name) for name in _PASSED_ON},
     )
     result = run(request, _training_for)
@@ -99,6 +105,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(summary(result))
         print("\n".join(f"  {what:<13} {path}" for what, path in files.items()))
     return MISSED if result.verdict == "missed" else 0
+
+
+def _bounds(
+    target: str | None, constraints: Sequence[str]
+) -> tuple[Target, tuple[Constraint, ...]]:
+    """The throughput, however it was given, and the other bounds. Raises InputError."""
+    speeds = [text.partition("=")[2] for text in constraints if _names_throughput(text)]
+    speeds += [] if target is None else [target]
+    if len(speeds) != 1:
+        raise InputError(
+            f"throughput is bounded {len(speeds)} times: give one --throughput-target, as in 2000 "
+            "or 2x, or one --constraint throughput=2000"
+        )
+    others = [text for text in constraints if not _names_throughput(text)]
+    return Target.parse(speeds[0]), tuple(map(parse_constraint, others))
+
+
+def _names_throughput(text: str) -> bool:
+    return text.partition("=")[0].strip() == "throughput"
 
 
 def summary(result: SearchResult) -> str:
@@ -116,15 +141,33 @@ def summary(result: SearchResult) -> str:
             f"  measured      {best.speed.images_per_second:,.0f} images/s ({low:,.0f} to "
             f"{high:,.0f}), {best.speed.relative:.2f}x the largest ({low_x:.2f} to {high_x:.2f})"
         )
+    lines += [f"  {'bound':<13} {check}" for check in best.checks[1:]]
     lines += [
         f"  predicted     {best.candidate.predicted_images_per_second:,.0f} images/s",
         f"  network       {best.candidate.id}: {best.candidate.macs / 1e6:,.1f} M MACs, "
         f"{best.candidate.parameters / 1e6:,.2f} M parameters",
         f"  hold-out      accuracy {accuracy:.4f}, negative log-likelihood {loss:.4f}",
         f"  test          accuracy {result.test_accuracy:.4f}, extracted, weights inherited",
+        *_by_class(result.per_class),
         f"  candidates    {len(result.history)}, of which {len(result.pareto)} on the front",
     ]
     return "\n".join(lines)
+
+
+def _by_class(found: Mapping[str, Any]) -> list[str]:
+    """Test accuracies class by class, where classes are of unequal size."""
+    from vitresnas.search.per_class import is_imbalanced
+
+    if not found or not is_imbalanced(found["test_images"]):
+        return []
+    rows = zip(found["names"], found["test_accuracy"], found["test_images"], strict=True)
+    known = [(name, right, count) for name, right, count in rows if right is not None]
+    mean = sum(right for _, right, _ in known) / len(known)
+    worst = min(known, key=lambda row: row[1])
+    return [
+        f"  by class      test accuracy {mean:.4f}, mean of {len(known)} classes of unequal size; "
+        f"least for {worst[0]}: {worst[1]:.4f} of {worst[2]} images"
+    ]
 
 
 def _training_for(space: str, data: str | None) -> Training:

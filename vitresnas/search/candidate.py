@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vitresnas.errors import FileFormatError
+from vitresnas.errors import FileFormatError, InputError
 from vitresnas.files import Fields, JsonObject
+from vitresnas.search.check import Check, verdict_of
 from vitresnas.space import Architecture
 
 Interval = tuple[float, float]
@@ -39,10 +40,27 @@ class Candidate:
     macs: int
     parameters: int
     parents: tuple[str, ...] = ()
+    costs: tuple[tuple[str, float], ...] = ()  # further ones that the search asked a table for
 
     @property
     def id(self) -> str:
         return self.architecture.id
+
+    def cost(self, name: str) -> float:
+        """A predicted cost by its constraint's name. Raises InputError where it is not known."""
+        known: dict[str, float | None] = {
+            "throughput": self.predicted_images_per_second,
+            "macs": float(self.macs),
+            "parameters": float(self.parameters),
+            **dict(self.costs),
+        }
+        found = known.get(name)
+        if found is None:
+            raise InputError(
+                f"{name} of architecture {self.id} is not known here: give a latency table, or "
+                f"search with a constraint on {name}"
+            )
+        return found
 
     @property
     def rank(self) -> tuple[float, str]:
@@ -60,6 +78,7 @@ class Candidate:
             "macs": self.macs,
             "parameters": self.parameters,
             "parents": list(self.parents),
+            "costs": dict(self.costs),
         }
 
     @classmethod
@@ -75,6 +94,9 @@ class Candidate:
         parents = fields.take("parents")
         if not isinstance(parents, list) or not all(isinstance(item, str) for item in parents):
             raise fields.wrong("parents", parents, "a list of ids")
+        costs = fields.take("costs")
+        if not isinstance(costs, dict) or not all(isinstance(c, float) for c in costs.values()):
+            raise fields.wrong("costs", costs, "costs by name")
         return cls(
             architecture=architecture,
             score=Score(
@@ -86,6 +108,7 @@ class Candidate:
             macs=fields.integer("macs"),
             parameters=fields.integer("parameters"),
             parents=tuple(parents),
+            costs=tuple(sorted(costs.items())),
         )
 
     @classmethod
@@ -114,10 +137,19 @@ class Speed:
 
 @dataclass(frozen=True)
 class Finalist:
-    """A candidate as the answer: with its measured speed, or without where none was taken."""
+    """A candidate as the answer: with its measured speed, or without where none was taken.
+
+    checks: every constraint of the search against what this network really costs.
+    """
 
     candidate: Candidate
     speed: Speed | None = None
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """The worst of the checks; "unproven" where none was made."""
+        return verdict_of(self.checks)
 
     def to_json(self) -> JsonObject:
         timed = self.speed
@@ -129,6 +161,7 @@ class Finalist:
             "measured_relative_interval_95": timed and list(timed.relative_interval_95),
             "measured_samples": timed and timed.samples,
             "measured_priority": timed and timed.priority,
+            "checks": [check.to_json() for check in self.checks],
         }
 
     @classmethod
@@ -152,8 +185,9 @@ class Finalist:
             )
         elif any(item is not None for item in rest):
             raise FileFormatError(f"{where} has an interval without a measured speed")
+        checks = fields.items("checks", Check.from_json)
         fields.done()
-        return cls(candidate, speed)
+        return cls(candidate, speed, checks)
 
 
 def optional_number(fields: Fields, name: str) -> float | None:

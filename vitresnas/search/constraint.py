@@ -8,19 +8,40 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject
-from vitresnas.space import Architecture, SearchSpace, macs, parameters
+from vitresnas.space import Architecture, Operation, SearchSpace, macs, parameters
 
 
 class Throughput(Protocol):
     """Predicts speed: a latency table, or anything with this one method."""
 
     def images_per_second(self, architecture: Architecture) -> float: ...
+
+
+Piece = Callable[[Operation], float]
+
+
+@runtime_checkable
+class AdditiveThroughput(Protocol):
+    """A prediction whose time is a sum over operations, or bounded from below by such sums.
+
+    For each piece function p, milliseconds(a) >= constant + sum of p over operations(a), and the
+    largest of them is attained; one function alone means equality.
+    """
+
+    @property
+    def pieces(self) -> Sequence[Piece]: ...
+
+    def images_per_second(self, architecture: Architecture) -> float: ...
+
+    def images_per_second_of(self, pieces_milliseconds: float) -> float:
+        """The throughput of a network whose pieces sum to this."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -55,15 +76,30 @@ class TableCosts(Protocol):
 
     def cost_reach(self, name: str, space: SearchSpace) -> CostReach: ...
 
+    def as_throughput(self, name: str, bound: float) -> tuple[AdditiveThroughput, float] | None:
+        """What predicts speed, and the images per second that the bound asks for; None for a cost
+        that is no time."""
+        ...
+
+    def told(self) -> tuple[str, ...]:
+        """Those of `OF_TABLES` that this predictor tells."""
+        ...
+
 
 @dataclass(frozen=True)
 class CostReach:
     """No network of a space costs less than `minimum`, none more than `maximum`; `lean` is the
-    cheapest that is known."""
+    best that is known."""
 
     minimum: float
     maximum: float
     lean: Architecture
+
+    def allows(self, constraint: Constraint) -> bool:
+        """Whether some network may keep a constraint on this cost."""
+        if constraint.cost.at_least:
+            return self.maximum >= constraint.bound
+        return self.minimum <= constraint.bound
 
 
 def costs_of(
@@ -87,6 +123,12 @@ def table_costs(throughput: Throughput | None, name: str) -> TableCosts:
     if throughput is None or not hasattr(throughput, "cost_reach"):
         raise InputError(f"{name} is known from a latency table alone: give --latency-table FILE")
     return cast(TableCosts, throughput)
+
+
+def costs_told(throughput: Throughput | None) -> tuple[str, ...]:
+    """Those of `OF_TABLES` that a predictor tells; none where it predicts speed alone."""
+    told = getattr(throughput, "told", None)
+    return told() if told else ()
 
 
 @dataclass(frozen=True)

@@ -9,38 +9,52 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from vitresnas.errors import InputError, UnreachableTarget
+from vitresnas.errors import InputError
 from vitresnas.search.candidate import Candidate, Finalist
-from vitresnas.search.constraint import Constraint, Throughput, refuse_twice
-from vitresnas.search.evaluate import EvaluationLog, Evaluator, Progress, Scorer
+from vitresnas.search.constraint import (
+    OF_TABLES,
+    Constraint,
+    Throughput,
+    costs_told,
+    parse_constraint,
+    refuse_twice,
+)
+from vitresnas.search.evaluate import Evaluator, Progress, Scorer
 from vitresnas.search.evolution import Evolution
 from vitresnas.search.front import pareto_front
-from vitresnas.search.reach import find_lean
+from vitresnas.search.lean import find_lean, unreachable
+from vitresnas.search.log import EvaluationLog
+from vitresnas.search.objectives import DEFAULT
 from vitresnas.search.result import SearchResult
+from vitresnas.search.strategies import create_strategy
 from vitresnas.search.strategy import Problem, Proposal, Strategy
-from vitresnas.space import SearchSpace
+from vitresnas.space import SearchSpace, load_space
 
 
 def search(
-    space: SearchSpace,
+    space: SearchSpace | str,
     score: Scorer,
-    constraints: Sequence[Constraint] = (),
+    constraints: Sequence[Constraint | str] = (),
+    strategy: Strategy | str = Evolution.name,
+    seed: int = 0,
     *,
     throughput: Throughput | None = None,
-    strategy: Strategy | None = None,
-    seed: int = 0,
     log: EvaluationLog | None = None,
     progress: Progress = lambda _: None,
 ) -> SearchResult:
     """Find the network of `space` with the lowest negative log-likelihood under `constraints`.
 
-    score: architecture -> Score, or a plain number to minimise. throughput: what predicts speed
-    (a latency table); needed only for a throughput constraint. log: where scores are remembered.
+    space: a space, its name, or its file. score: architecture -> Score, or a plain number to
+    minimise. constraints: values, or text as in "macs=20M". strategy: a value, or a name of
+    `strategies.STRATEGIES`. throughput: what predicts speed (a latency table); needed only for
+    bounds on time. log: where scores are remembered; a search that was cut short goes on from it.
     The same arguments give the same history. The verdict is "unproven": nothing was timed.
     Raises UnreachableTarget where no network keeps the constraints.
     """
-    session = Session(space, score, tuple(constraints), throughput, strategy, seed, log, progress)
-    return session.run()
+    space = load_space(space) if isinstance(space, str) else space
+    bounds = tuple(parse_constraint(one) if isinstance(one, str) else one for one in constraints)
+    chosen = create_strategy(strategy, space) if isinstance(strategy, str) else strategy
+    return Session(space, score, bounds, throughput, chosen, seed, log, progress).run()
 
 
 @dataclass
@@ -60,10 +74,13 @@ class Session:
     def __post_init__(self) -> None:
         self.strategy = self.strategy or Evolution.for_space(self.space)
         refuse_twice(self.constraints)
-        names = {constraint.name for constraint in self.constraints}
+        objectives = tuple(getattr(self.strategy, "objectives", ()))
+        self._front = objectives or DEFAULT
+        names = {*(constraint.name for constraint in self.constraints), *objectives}
         if "throughput" in names and self.throughput is None:
             raise InputError(
-                "a throughput constraint needs something that predicts it: give a latency table"
+                "throughput as a constraint or objective needs something that predicts it: give a "
+                "latency table"
             )
         self._evaluator = Evaluator(
             self.score,
@@ -71,6 +88,8 @@ class Session:
             EvaluationLog() if self.log is None else self.log,
             lambda done: self.progress(done),  # a later round may report elsewhere
             self.workers,
+            # All that can be told, so that questions asked later need no second search.
+            costs=sorted({*costs_told(self.throughput), *(names & {*OF_TABLES})}),
         )
 
     @property
@@ -83,18 +102,14 @@ class Session:
         """The first round, whose candidates are the history."""
         history = self.round(1, self.constraints)
         if not history:
-            bounds = " and ".join(str(constraint) for constraint in self.constraints)
-            raise UnreachableTarget(
-                f"no network of the space {self.space.name} was found that keeps {bounds}: "
-                "loosen a bound"
-            )
+            raise unreachable(self.space, self.constraints, self.throughput)
         selected = min(history, key=lambda candidate: candidate.rank)
         return SearchResult(
             verdict="unproven",
             best=Finalist(selected),
             selected=Finalist(selected),
             history=history,
-            pareto=tuple(candidate.id for candidate in pareto_front(history)),
+            pareto=tuple(candidate.id for candidate in pareto_front(history, self._front)),
             seed=self.seed,
             largest=Finalist(self._evaluator.one(Proposal(self.space.largest))),
         )

@@ -8,16 +8,16 @@ constraints is admissible, the band only shapes the first draws; and every loop 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
 from vitresnas.search.candidate import Candidate
+from vitresnas.search.draws import Brood, draw_steered
 from vitresnas.search.strategy import Evaluate, Problem, Proposal
-from vitresnas.space import Architecture, SearchSpace, macs
+from vitresnas.space import SearchSpace, macs
 
-_STEERING_STEPS = 12
 _SMALL_NETWORK_MACS = 100_000_000
 
 
@@ -51,7 +51,7 @@ class Evolution:
         return self.initial + self.iterations * (self.mutants + self.crossovers)
 
     def __call__(self, problem: Problem, evaluate: Evaluate, rng: Random) -> None:
-        brood = _Brood(problem, self.patience)
+        brood = Brood(problem, self.patience)
         population = [found for found in problem.seen if problem.admits(found.architecture)]
         if len(population) < self.parents:
             wanted = self.initial if not problem.seen else self.parents - len(population)
@@ -65,28 +65,14 @@ class Evolution:
             population += evaluate(children)
 
     def _first_draws(
-        self, problem: Problem, brood: _Brood, wanted: int, rng: Random
+        self, problem: Problem, brood: Brood, wanted: int, rng: Random
     ) -> list[Proposal]:
-        drawn = brood.collect(wanted, lambda: Proposal(self._draw_in_band(problem, rng)))
+        drawn = brood.collect(wanted, lambda: Proposal(draw_steered(problem, rng, self.band)))
         # Beside an extreme bound chance may find nothing: then the leanest network stands in.
         return drawn or brood.collect(1, lambda: Proposal(problem.lean))
 
-    def _draw_in_band(self, problem: Problem, rng: Random) -> Architecture:
-        """A uniform draw, crossed with one end of the space until it falls into the band."""
-        space, drawn = problem.space, problem.space.sample(rng)
-        band_exists = problem.slack(space.largest) <= self.band
-        for _ in range(_STEERING_STEPS):
-            slack = problem.slack(drawn)
-            if slack < 1:
-                drawn = space.crossover(drawn, problem.lean, rng)
-            elif slack > self.band and band_exists:
-                drawn = space.crossover(drawn, space.largest, rng)
-            else:
-                break
-        return drawn
-
     def _children(
-        self, space: SearchSpace, parents: Sequence[Candidate], brood: _Brood, rng: Random
+        self, space: SearchSpace, parents: Sequence[Candidate], brood: Brood, rng: Random
     ) -> list[Proposal]:
         def mutant() -> Proposal:
             parent = rng.choice(parents)
@@ -101,27 +87,3 @@ class Evolution:
         if len(parents) > 1:
             children += brood.collect(self.crossovers, crossover)
         return children
-
-
-class _Brood:
-    """Collects proposals that keep the constraints and were never proposed before."""
-
-    def __init__(self, problem: Problem, patience: int) -> None:
-        self._problem = problem
-        self._patience = patience
-        self._known = {found.architecture for found in problem.seen}
-
-    def collect(self, wanted: int, draw: Callable[[], Proposal]) -> list[Proposal]:
-        """Up to `wanted` new proposals; fewer when `patience` draws in a row bring none."""
-        collected: list[Proposal] = []
-        misses = 0
-        while len(collected) < wanted and misses < self._patience:
-            proposal = draw()
-            new = proposal.architecture not in self._known
-            if new and self._problem.admits(proposal.architecture):
-                self._known.add(proposal.architecture)
-                collected.append(proposal)
-                misses = 0
-            else:
-                misses += 1
-        return collected

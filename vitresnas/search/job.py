@@ -15,11 +15,13 @@ from vitresnas.files import JsonObject
 from vitresnas.latency import LatencyTable, load_tables, select_table
 from vitresnas.latency.request import Request as LatencyRequest
 from vitresnas.latency.request import device_name, resolve_device
-from vitresnas.search.constraint import Constraint, Target, refuse_twice
+from vitresnas.search.constraint import Constraint, Target, costs_of, refuse_twice
 from vitresnas.search.evolution import Evolution
+from vitresnas.search.lean import find_lean
 from vitresnas.search.prepare import prepare_table
 from vitresnas.search.prices import TablePrices
-from vitresnas.search.reach import Reach, find_lean, throughput_reach
+from vitresnas.search.reach import Reach, throughput_reach
+from vitresnas.search.strategies import check_strategy
 from vitresnas.search.timing import SECONDS
 from vitresnas.space import SearchSpace, load_space
 
@@ -39,9 +41,11 @@ class SearchRequest:
     threads: int | None = None
     device: str = "auto"
     strategy: str = Evolution.name
+    objectives: tuple[str, ...] = ()  # of a strategy that minimises several; () for its own
     constraints: tuple[Constraint, ...] = ()
     seed: int = 0
     out: Path = Path("runs/search")
+    log: Path | None = None  # evaluations shared with other searches; None for one in `out`
     accept_foreign_table: bool = False
     proof_seconds: float = SECONDS
 
@@ -72,6 +76,11 @@ class Job:
         """The least prediction, in images per second, that admits a network."""
         return self.request.target.images_per_second(self.predicted_largest)
 
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The throughput's and the others."""
+        return (Constraint("throughput", self.bound), *self.request.constraints)
+
     def target_json(self) -> JsonObject:
         """The target as files tell it."""
         target, condition = self.request.target, self.table.condition
@@ -93,6 +102,7 @@ def create_job(request: SearchRequest) -> Job:
 
     Raises InputError, DataError, MismatchError (a table of something else), UnreachableTarget.
     """
+    check_strategy(request.strategy, request.objectives)
     refuse_twice(request.constraints)
     seconds: dict[str, float] = {}
     with phase(seconds, "data"):
@@ -121,10 +131,11 @@ def create_job(request: SearchRequest) -> Job:
         )
         foreign = table.condition.device != here
     prices = TablePrices(table, tables)
-    find_lean(space, request.constraints, prices)  # now also what only a table knows
+    costs_of(space.largest, prices, request.objectives)  # refuses what this table does not tell
     reach = throughput_reach(space, prices)
     job = Job(request, space, data, prices, reach, device, foreign, seconds)
     _check_target(job)
+    find_lean(space, job.constraints, prices)  # now also what only a table knows, and all together
     return job
 
 

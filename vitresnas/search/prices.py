@@ -8,8 +8,8 @@ from functools import cached_property
 
 from vitresnas.errors import InputError
 from vitresnas.latency import LatencyTable
-from vitresnas.search.constraint import CostReach
-from vitresnas.search.reach import Piece, cheapest, dearest, throughput_reach
+from vitresnas.search.constraint import OF_TABLES, CostReach, Piece
+from vitresnas.search.reach import cheapest, dearest, throughput_reach
 from vitresnas.space import Architecture, Operation, SearchSpace
 
 _MIXTURES = 21  # lower bounds of the larger of two sums: lambda * host + (1 - lambda) * device
@@ -58,19 +58,39 @@ class TablePrices:
         batch = 1000.0 * prices.table.condition.batch_size
         return CostReach(batch / reach.bound, batch / reach.minimum, reach.fastest)
 
+    def as_throughput(self, name: str, bound: float) -> tuple[TablePrices, float] | None:
+        """The throughput that a bound on a time asks for, and what predicts it."""
+        if name not in ("latency", "latency_batch_1"):
+            return None
+        prices = self._at_batch_1 if name == "latency_batch_1" else self
+        return prices, 1000.0 * prices.table.condition.batch_size / bound
+
+    def told(self) -> tuple[str, ...]:
+        """The costs of `constraint.OF_TABLES` that these tables tell."""
+        batch_1 = self._find_batch_1() is not None
+        known = {"latency_batch_1": batch_1, "energy": self.table.energy is not None}
+        return tuple(name for name in OF_TABLES if known.get(name, True))
+
     def _joules(self, operation: Operation) -> float:
         return self.table.joules_of(operation)
 
     @cached_property
     def _at_batch_1(self) -> TablePrices:
+        table = self._find_batch_1()
+        if table is None:
+            condition = replace(self.table.condition, batch_size=1)
+            raise InputError(
+                "latency_batch_1 needs the condition of batch size 1 in the same file: add it with "
+                f"`{condition.command()}`"
+            )
+        return TablePrices(table)
+
+    def _find_batch_1(self) -> LatencyTable | None:
         condition = replace(self.table.condition, batch_size=1)
         for table in (self.table, *self._others):
             if table.condition.key == condition.key:
-                return TablePrices(table)
-        raise InputError(
-            "latency_batch_1 needs the condition of batch size 1 in the same file: add it with "
-            f"`{condition.command()}`"
-        )
+                return table
+        return None
 
     @cached_property
     def pieces(self) -> Sequence[Piece]:

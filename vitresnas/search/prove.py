@@ -1,22 +1,26 @@
 """Proof: the finalists are timed side by side with the largest network, and judged by intervals.
 
 A network *meets* the target when the lower end of its 95 % interval reaches it; for a target of
-`Nx` both sides come from the same run and are compared round by round. If no finalist meets it,
-the table is optimistic here: the median of lower end over prediction is its bias, predictions are
-asked to be higher by that much, and the search goes on, three rounds at most.
+`Nx` both sides come from the same run and are compared round by round. Every other constraint is
+measured too, and gets a verdict of its own. If no finalist keeps all, predictions are optimistic
+here: the median of measured over predicted is their bias, bounds that were missed are tightened by
+that much, and the search goes on, three rounds at most.
 
-Clocks come in through `timer`, so that all of this is tested with times that are made up.
+Clocks come in through `timer` and `measure`, so that all of this is tested with made-up numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from vitresnas.errors import UnreachableTarget
 from vitresnas.latency.statistics import Measurement
 from vitresnas.search.candidate import Candidate, Finalist, Speed
-from vitresnas.search.constraint import Target
+from vitresnas.search.check import Check, Found, check
+from vitresnas.search.constraint import COSTS, Constraint, Target, slack
 from vitresnas.search.result import Round, SearchResult
 from vitresnas.space import Architecture
 
@@ -25,7 +29,8 @@ ROUNDS = 3
 _LEAST_CORRECTION = 1.01  # each round asks for at least this much more than the one before
 
 Timer = Callable[[Sequence[Architecture]], Sequence[Measurement]]
-SearchOn = Callable[[int, float, Sequence[Candidate]], tuple[Candidate, ...]]
+Measure = Callable[[Sequence[Architecture]], Sequence[Mapping[str, Found]]]
+SearchOn = Callable[[int, Mapping[str, float], Sequence[Candidate]], tuple[Candidate, ...]]
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,10 @@ class Proof:
     """What is to be proved, and how.
 
     predicted_largest and predicted_fastest: images per second by the table. timer: times several
-    networks interleaved. search_on: (round, least predicted images per second, candidates so far)
-    -> more candidates. report: told each sentence that a watching user should read.
+    networks interleaved. constraints: those beside the target; measure: their costs by name, of
+    each network, where this machine can tell. search_on: (round, bounds on predictions by name,
+    candidates so far) -> more candidates. report: told each sentence that a watching user should
+    read.
     """
 
     target: Target
@@ -44,6 +51,8 @@ class Proof:
     timer: Timer
     search_on: SearchOn
     report: Callable[[str], None] = lambda _: None
+    constraints: tuple[Constraint, ...] = ()
+    measure: Measure = lambda networks: [{} for _ in networks]
 
     def predicted(self, candidate: Candidate) -> float:
         """The prediction in the target's unit: images per second, or times the largest."""
@@ -75,12 +84,16 @@ def prove(result: SearchResult, proof: Proof) -> SearchResult:
     timed: dict[str, Finalist] = {}
     rounds: list[Round] = []
     required = proof.target.amount
+    bounds = {constraint.name: constraint.bound for constraint in proof.constraints}
     for number in range(1, ROUNDS + 1):
         extra: tuple[Candidate, ...] = ()
+        least = {"throughput": proof.least_prediction(required), **bounds}
         if number > 1:
-            extra = proof.search_on(number, proof.least_prediction(required), tuple(pool))
+            # The search's own bounds can be kept, so what is out of reach are the tightened ones.
+            with contextlib.suppress(UnreachableTarget):
+                extra = proof.search_on(number, least, tuple(pool))
             pool += extra
-        chosen = _finalists(proof, pool, required, timed)
+        chosen = _finalists(pool, least, timed)
         if not chosen:
             break
         largest, finalists = _time(proof, result.largest.candidate, chosen)
@@ -88,28 +101,49 @@ def prove(result: SearchResult, proof: Proof) -> SearchResult:
         timed.update({finalist.candidate.id: finalist for finalist in finalists})
         bias = median(proof.lower_end(f) / proof.predicted(f.candidate) for f in finalists)
         rounds.append(Round(required, bias, finalists, extra))
-        met = [f for f in finalists if proof.lower_end(f) >= proof.target.amount]
+        kept = [f for f in finalists if f.verdict != "missed"]
         proof.report(
-            f"round {number}: {len(met)} of {len(finalists)} finalists meet {proof.target}; "
+            f"round {number}: {len(kept)} of {len(finalists)} finalists meet {_asked(proof)}; "
             f"measured at {bias:.1%} of their prediction (lower ends)"
         )
-        if met:
-            best = min(met, key=lambda finalist: finalist.candidate.rank)
-            return replace(result, verdict="met", best=best, rounds=tuple(rounds))
-        required = max(proof.target.amount / bias, required * _LEAST_CORRECTION)
-    best = max(timed.values(), key=proof.lower_end)
+        if kept:
+            best = min(kept, key=lambda finalist: finalist.candidate.rank)
+            return replace(result, verdict=best.verdict, best=best, rounds=tuple(rounds))
+        if any(proof.lower_end(f) < proof.target.amount for f in finalists):
+            required = max(proof.target.amount / bias, required * _LEAST_CORRECTION)
+        bounds = {name: _tightened(name, bounds[name], finalists) for name in bounds}
+    best = max(timed.values(), key=_closeness)
     return replace(result, verdict="missed", best=best, rounds=tuple(rounds))
 
 
+def _asked(proof: Proof) -> str:
+    return " and ".join([str(proof.target), *map(str, proof.constraints)])
+
+
+def _tightened(name: str, bound: float, finalists: Sequence[Finalist]) -> float:
+    """The bound on predictions of a cost under which measurements would have kept it."""
+    checks = [one for f in finalists for one in f.checks if one.name == name]
+    if all(one.verdict != "missed" for one in checks):
+        return bound
+    bias = median((one.worst or 0.0) / one.predicted for one in checks if one.predicted)
+    return min(checks[0].bound / bias, bound / _LEAST_CORRECTION)
+
+
+def _closeness(finalist: Finalist) -> float:
+    """How near the constraint that is missed most comes to its bound."""
+    return min(one.closeness for one in finalist.checks)
+
+
 def _finalists(
-    proof: Proof, pool: Sequence[Candidate], required: float, timed: dict[str, Finalist]
+    pool: Sequence[Candidate], least: Mapping[str, float], timed: Mapping[str, Finalist]
 ) -> list[Candidate]:
-    """The best-scoring candidates of sufficient prediction that were not timed before."""
-    least = proof.least_prediction(required)
+    """The best-scoring candidates whose predictions keep the bounds and that were not timed."""
+    bounds = tuple(Constraint(name, bound) for name, bound in least.items())
     admissible = [
         candidate
         for candidate in pool
-        if candidate.id not in timed and (candidate.predicted_images_per_second or 0.0) >= least
+        if candidate.id not in timed
+        and slack(bounds, {bound.name: candidate.cost(bound.name) for bound in bounds}) >= 1
     ]
     return sorted(admissible, key=lambda candidate: candidate.rank)[:FINALISTS]
 
@@ -121,7 +155,45 @@ def _time(
     times = proof.timer([candidate.architecture for candidate in networks])
     speeds = [speed_of(time, times[0], proof.batch_size) for time in times]
     first, *rest = (Finalist(*pair) for pair in zip(networks, speeds, strict=True))
-    return first, tuple(rest)
+    costs = proof.measure([candidate.architecture for candidate in chosen])
+    checked = (
+        replace(finalist, checks=_checks(proof, finalist, found))
+        for finalist, found in zip(rest, costs, strict=True)
+    )
+    return first, tuple(checked)
+
+
+def _checks(proof: Proof, finalist: Finalist, found: Mapping[str, Found]) -> tuple[Check, ...]:
+    """One of the target, and one of each other constraint."""
+    speed, candidate = finalist.speed, finalist.candidate
+    assert speed is not None
+    relative = proof.target.relative
+    target = Check(
+        "throughput",
+        "times the largest network" if relative else COSTS["throughput"].unit,
+        proof.target.amount,
+        proof.predicted(candidate),
+        speed.relative if relative else speed.images_per_second,
+        speed.relative_interval_95 if relative else speed.interval_95,
+        f"timed, {speed.samples} samples",
+    )
+    per_batch = 1000.0 * proof.batch_size
+    slow, fast = speed.interval_95
+    by_name = {
+        "latency": Found(
+            per_batch / speed.images_per_second,
+            (per_batch / fast, per_batch / slow),
+            f"timed, {speed.samples} samples",
+        ),
+        "macs": Found(float(candidate.macs), None, "counted"),
+        "parameters": Found(float(candidate.parameters), None, "counted"),
+        **found,
+    }
+    others = (
+        check(one, candidate.cost(one.name), by_name.get(one.name, "not measured on this machine"))
+        for one in proof.constraints
+    )
+    return target, *others
 
 
 def speed_of(time: Measurement, largest: Measurement, batch_size: int) -> Speed:

@@ -10,41 +10,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Protocol, runtime_checkable
 
-from vitresnas.errors import UnreachableTarget
 from vitresnas.search.constraint import (
     OF_TABLES,
+    AdditiveThroughput,
     Constraint,
+    CostReach,
+    Piece,
     Throughput,
-    costs_of,
-    slack,
     table_costs,
 )
 from vitresnas.space import Architecture, Block, Operation, SearchSpace, Stage, operations
-
-Piece = Callable[[Operation], float]
-
-
-@runtime_checkable
-class AdditiveThroughput(Protocol):
-    """A prediction whose time is a sum over operations, or bounded from below by such sums.
-
-    For each piece function p, milliseconds(a) >= constant + sum of p over operations(a), and the
-    largest of them is attained; one function alone means equality.
-    """
-
-    @property
-    def pieces(self) -> Sequence[Piece]: ...
-
-    def images_per_second(self, architecture: Architecture) -> float: ...
-
-    def images_per_second_of(self, pieces_milliseconds: float) -> float:
-        """The throughput of a network whose pieces sum to this."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -72,65 +50,51 @@ def throughput_reach(space: SearchSpace, throughput: AdditiveThroughput) -> Reac
     return Reach(slowest, fastest, speed(slowest), maximum, bound)
 
 
-def find_lean(
-    space: SearchSpace, constraints: Sequence[Constraint], throughput: Throughput | None
-) -> Architecture:
-    """A network with much slack under all constraints together, to steer draws towards.
+def cost_reach(space: SearchSpace, name: str, throughput: Throughput | None) -> CostReach | None:
+    """The range of a cost over a space; None where it cannot be told before searching."""
+    if name in _PIECES:
+        low, high = cheapest(space, _PIECES[name]), dearest(space, _PIECES[name])
+        return CostReach(total(low, _PIECES[name]), total(high, _PIECES[name]), low)
+    if name in OF_TABLES:
+        return table_costs(throughput, name).cost_reach(name, space)
+    if not isinstance(throughput, AdditiveThroughput):
+        return None  # a plain function
+    reach = throughput_reach(space, throughput)
+    return CostReach(reach.minimum, reach.bound, reach.fastest)
 
-    Raises UnreachableTarget, naming the reachable range, for a constraint that no network keeps.
+
+def share_of_bound(
+    space: SearchSpace, constraint: Constraint, throughput: Throughput | None
+) -> Piece | None:
+    """Prices operations so that a network which keeps the constraint sums to at most 1.
+
+    None where the cost is no such sum.
     """
-    candidates = [space.smallest]
-    reciprocal_bounds: list[tuple[Piece, float]] = []
-    for constraint in constraints:
-        if constraint.name == "throughput":
-            if not isinstance(throughput, AdditiveThroughput):
-                continue  # a plain function: nothing can be proved before searching
-            reach = throughput_reach(space, throughput)
-            candidates.append(reach.fastest)
-            if constraint.bound > reach.bound:
-                raise _unreachable(space, constraint, reach.minimum, reach.maximum)
-            piece, scale = throughput.pieces[0], total(reach.fastest, throughput.pieces[0])
-        elif constraint.name in OF_TABLES:
-            if throughput is None:
-                continue  # asked again when there is a table
-            found = table_costs(throughput, constraint.name).cost_reach(constraint.name, space)
-            candidates.append(found.lean)
-            if found.minimum > constraint.bound:
-                raise _unreachable(space, constraint, found.minimum, found.maximum)
-            continue
-        else:
-            piece = _PIECES[constraint.name]
-            low, high = cheapest(space, piece), dearest(space, piece)
-            candidates.append(low)
-            if total(low, piece) > constraint.bound:
-                raise _unreachable(space, constraint, total(low, piece), total(high, piece))
-            scale = constraint.bound
-        reciprocal_bounds.append((piece, scale))
-    if len(reciprocal_bounds) > 1:
-        candidates.append(
-            cheapest(space, lambda op: sum(piece(op) / scale for piece, scale in reciprocal_bounds))
-        )
-    names = [constraint.name for constraint in constraints]
-    if throughput is None:  # then only what needs no table is steered by
-        constraints = [one for one in constraints if one.name not in (*OF_TABLES, "throughput")]
-        names = []
-    return max(candidates, key=lambda a: slack(tuple(constraints), costs_of(a, throughput, names)))
+    name, bound = constraint.name, constraint.bound
+    if name in _PIECES:
+        return lambda operation: _PIECES[name](operation) / bound
+    if name in OF_TABLES:
+        asked = table_costs(throughput, name).as_throughput(name, bound)
+        return None if asked is None else _share_of_time(space, *asked)
+    if isinstance(throughput, AdditiveThroughput):
+        return _share_of_time(space, throughput, bound)
+    return None
+
+
+def _share_of_time(
+    space: SearchSpace, throughput: AdditiveThroughput, images_per_second: float
+) -> Piece | None:
+    tightest = max(throughput.pieces, key=lambda piece: total(cheapest(space, piece), piece))
+    # Seconds per image are affine in the sum of pieces: two points tell what the sum may be.
+    one, two = (1.0 / throughput.images_per_second_of(pieces) for pieces in (1.0, 2.0))
+    allowed = 1.0 + (1.0 / images_per_second - one) / (two - one)
+    return (lambda operation: tightest(operation) / allowed) if allowed > 0 else None
 
 
 _PIECES: dict[str, Piece] = {
     "macs": lambda operation: operation.macs,
     "parameters": lambda operation: operation.parameters,
 }
-
-
-def _unreachable(
-    space: SearchSpace, constraint: Constraint, low: float, high: float
-) -> UnreachableTarget:
-    unit = constraint.cost.unit
-    return UnreachableTarget(
-        f"no network of the space {space.name} keeps {constraint}: they reach from {low:,.6g} to "
-        f"{high:,.6g} {unit}; choose a bound inside that range"
-    )
 
 
 def cheapest(space: SearchSpace, piece: Piece) -> Architecture:

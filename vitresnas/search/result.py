@@ -17,6 +17,7 @@ from vitresnas.files import Fields, JsonObject, read_json, write_json
 from vitresnas.search.candidate import Candidate, Finalist
 
 KIND = "search_result"
+VERSION = 2
 VERDICTS = ("met", "missed", "unproven")
 
 
@@ -62,7 +63,8 @@ class SearchResult:
 
     `target` holds images_per_second, requested, batch_size, dtype, runtime and device, or is
     empty where no throughput was asked for. `largest` is the space's largest network, scored and
-    (after a proof) timed beside the finalists, for comparison.
+    (after a proof) timed beside the finalists, for comparison. `per_class` tells the finalists'
+    accuracies class by class (per_class.py), or is empty.
     """
 
     verdict: str
@@ -78,6 +80,7 @@ class SearchResult:
     environment: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     test_accuracy: float | None = None
+    per_class: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -117,6 +120,7 @@ class SearchResult:
             "evaluated_images": self.evaluated_images,
             "seconds": dict(self.seconds),
             "test_accuracy": self.test_accuracy,
+            "per_class": dict(self.per_class),
         }
 
     @classmethod
@@ -137,6 +141,7 @@ class SearchResult:
             environment=_object(fields, "environment"),
             seconds=_object(fields, "seconds"),
             test_accuracy=fields.take("test_accuracy"),
+            per_class=_object(fields, "per_class"),
         )
         images = fields.integer("evaluated_images", minimum=0)
         if images != result.evaluated_images:
@@ -149,11 +154,39 @@ class SearchResult:
         document = self.to_json()
         if SearchResult.from_json(document).to_json() != document:
             raise ValueError("a search result does not survive its own file format")
-        write_json(path, KIND, document)
+        write_json(path, KIND, document, VERSION)
 
     @classmethod
     def load(cls, path: str | Path) -> SearchResult:
-        return cls.from_json(read_json(path, KIND), str(path))
+        return cls.from_json(read_json(path, KIND, VERSION, UPGRADES), str(path))
+
+
+def _upgrade_1(document: JsonObject) -> JsonObject:
+    """Version 2 adds further costs, a check of every constraint, and accuracies by class."""
+
+    def candidate(old: JsonObject) -> JsonObject:
+        return {**old, "costs": {}}
+
+    def finalist(old: JsonObject) -> JsonObject:
+        return {**candidate(old), "checks": []}
+
+    return {
+        **document,
+        **{name: finalist(document[name]) for name in ("best", "selected", "largest")},
+        "history": [candidate(old) for old in document["history"]],
+        "rounds": [
+            {
+                **found,
+                "finalists": [finalist(old) for old in found["finalists"]],
+                "candidates": [candidate(old) for old in found["candidates"]],
+            }
+            for found in document["rounds"]
+        ],
+        "per_class": {},
+    }
+
+
+UPGRADES = {1: _upgrade_1}
 
 
 def _text(value: object, where: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,12 +18,13 @@ from vitresnas.files import JsonObject, digest, read_json, storage_errors
 from vitresnas.latency.environment import describe_environment
 from vitresnas.latency.request import device_name
 from vitresnas.models.model_directory import save_model
-from vitresnas.search.candidate import Candidate
-from vitresnas.search.constraint import Constraint
+from vitresnas.search.candidate import Candidate, Finalist
+from vitresnas.search.check import Found, check
 from vitresnas.search.engine import Session
-from vitresnas.search.evaluate import EvaluationLog
-from vitresnas.search.evolution import Evolution
 from vitresnas.search.job import Job, SearchRequest, create_job, phase
+from vitresnas.search.log import EvaluationLog
+from vitresnas.search.measured import measurer
+from vitresnas.search.per_class import per_class
 from vitresnas.search.picture import draw
 from vitresnas.search.prepare import Training, prepare_supernet
 from vitresnas.search.progress import Watch
@@ -31,13 +32,15 @@ from vitresnas.search.prove import FINALISTS, Proof, SearchOn, prove
 from vitresnas.search.result import SearchResult
 from vitresnas.search.score import SCORING_BATCH, SupernetScorer, score_model
 from vitresnas.search.settings import SETTINGS, check_folder, claim_folder
+from vitresnas.search.strategies import create_strategy, describe
 from vitresnas.search.timing import extracted_timer, remembered, threads
 from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import CARD, WEIGHTS, load_supernet
 
 RESULT, ARCHITECTURE, MODEL = "search_result.json", "architecture.json", "model"
-PICTURE, LOG, PROOF_LOG = "search.png", "evaluations.jsonl", "proof.jsonl"
-STRATEGIES = {Evolution.name: Evolution.for_space}
+PICTURE, LOG = "search.png", "evaluations.jsonl"
+PROOF_LOG, BATCH_1_LOG = "proof.jsonl", "proof_batch_1.jsonl"
+_SCORES_DEPEND_ON = ("space", "data", "supernet", "scoring_batch_size")
 
 TrainingFor = Callable[[str, str | None], Training]
 
@@ -72,7 +75,7 @@ def run(request: SearchRequest, training_for: TrainingFor) -> SearchResult:
 
 
 def files_written(out: Path) -> dict[str, str]:
-    """The files of a finished search by what they are."""
+    """The files of a finished search by what they are, but for a log that the user named."""
     names = {
         "result": RESULT,
         "architecture": ARCHITECTURE,
@@ -96,17 +99,17 @@ def _read_finished(out: Path) -> SearchResult | None:
 
 def _search_and_prove(job: Job, supernet: Supernet, settings: JsonObject) -> SearchResult:
     request, out = job.request, job.request.out
-    context = {name: settings[name] for name in ("supernet", "data", "scoring_batch_size")}
+    context = {name: settings[name] for name in _SCORES_DEPEND_ON}
     with threads(1):  # as for the scores: the trunk's features must not depend on threads either
         scorer = SupernetScorer(supernet, job.data.holdout)
     session = Session(
         space=job.space,
         score=scorer,
-        constraints=(Constraint("throughput", job.bound), *request.constraints),
+        constraints=job.constraints,
         throughput=job.prices,
-        strategy=STRATEGIES[request.strategy](job.space),
+        strategy=create_strategy(request.strategy, job.space, request.objectives),
         seed=request.seed,
-        log=EvaluationLog(out / LOG, context),
+        log=EvaluationLog(request.log or out / LOG, context),
         # Two networks on a thread each finish before two threads on one network then another: no
         # waiting inside layers. And a score does not depend on how many threads there are.
         workers=torch.get_num_threads() if job.device == "cpu" else 1,
@@ -121,7 +124,7 @@ def _search_and_prove(job: Job, supernet: Supernet, settings: JsonObject) -> Sea
         )
     result = replace(result, target=job.target_json(), settings=settings)
     if job.foreign:
-        return result
+        return replace(result, best=_unmeasured(job, result.best))
     with phase(job.seconds, "proof"), Watch("timing", round(request.proof_seconds), "s") as watch:
         timer = extracted_timer(
             supernet,
@@ -138,19 +141,44 @@ def _search_and_prove(job: Job, supernet: Supernet, settings: JsonObject) -> Sea
             timer=remembered(timer, out / PROOF_LOG),
             search_on=_search_on(session),
             report=say,
+            constraints=request.constraints,
+            measure=measurer(
+                [constraint.name for constraint in request.constraints],
+                supernet,
+                job.table.condition,
+                job.device,
+                seconds=request.proof_seconds,
+                log=out / BATCH_1_LOG,
+            ),
         )
         say(f"timing {FINALISTS} finalists beside the largest network")
         return prove(result, proof)
 
 
 def _search_on(session: Session) -> SearchOn:
-    def search_on(number: int, bound: float, seen: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    def search_on(
+        number: int, bounds: Mapping[str, float], seen: Sequence[Candidate]
+    ) -> tuple[Candidate, ...]:
         session.progress = lambda _: None
-        tighter = (Constraint("throughput", bound), *session.constraints[1:])
+        tighter = tuple(replace(one, bound=bounds[one.name]) for one in session.constraints)
         with threads(1):
             return session.round(number, tighter, seen)
 
     return search_on
+
+
+def _unmeasured(job: Job, best: Finalist) -> Finalist:
+    """The best with a check of each constraint; what only the table's device tells is open."""
+    why = "not timed: the latency table is of another device"
+    counted = {
+        "macs": Found(float(best.candidate.macs), None, "counted"),
+        "parameters": Found(float(best.candidate.parameters), None, "counted"),
+    }
+    checks = (
+        check(one, best.candidate.cost(one.name), counted.get(one.name, why))
+        for one in job.constraints
+    )
+    return replace(best, checks=tuple(checks))
 
 
 def _write(job: Job, supernet: Supernet, result: SearchResult) -> SearchResult:
@@ -166,6 +194,7 @@ def _write(job: Job, supernet: Supernet, result: SearchResult) -> SearchResult:
             "verdict": result.verdict,
             "target": dict(result.target),
             "speed": best.speed and asdict(best.speed),
+            "checks": [found.to_json() for found in best.checks],
             "predicted_images_per_second": best.candidate.predicted_images_per_second,
             "holdout": asdict(holdout),
             "test": asdict(test),
@@ -177,7 +206,12 @@ def _write(job: Job, supernet: Supernet, result: SearchResult) -> SearchResult:
         }
         save_model(model, out / MODEL, card)
         best.candidate.architecture.save(out / ARCHITECTURE)
-        result = replace(result, test_accuracy=test.accuracy, environment=environment)
+        result = replace(
+            result,
+            test_accuracy=test.accuracy,
+            environment=environment,
+            per_class=per_class(result, supernet, job.data),
+        )
         draw(result, out / PICTURE)
     job.seconds["total"] = sum(job.seconds.values())
     rounded = {name: round(value, 2) for name, value in job.seconds.items()}
@@ -200,9 +234,8 @@ def _settings(job: Job, supernet_path: Path) -> JsonObject:
     """Everything that decides history and verdict; big things by digest."""
     request, condition = job.request, job.table.condition
     weights = hashlib.sha256((supernet_path / WEIGHTS).read_bytes()).hexdigest()
-    strategy = STRATEGIES[request.strategy](job.space)
     early = _early_settings(request)
-    early["strategy"] = {**early["strategy"], **asdict(strategy)}
+    early["strategy"] = describe(create_strategy(request.strategy, job.space, request.objectives))
     return {
         **early,
         "space": {"name": job.space.name, "id": job.space.id},

@@ -1,0 +1,52 @@
+"""The strategies by name, as a command line chooses them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from importlib.util import find_spec
+
+from vitresnas.errors import InputError
+from vitresnas.files import JsonObject
+from vitresnas.search.evolution import Evolution
+from vitresnas.search.nsga2 import Nsga2
+from vitresnas.search.objectives import check_objectives
+from vitresnas.search.random_search import RandomSearch
+from vitresnas.search.strategy import Strategy
+from vitresnas.space import SearchSpace
+
+STRATEGIES: dict[str, Callable[[SearchSpace], Strategy]] = {
+    Evolution.name: Evolution.for_space,
+    RandomSearch.name: RandomSearch.for_space,
+    Nsga2.name: Nsga2.for_space,
+}
+
+
+def check_strategy(name: str, objectives: tuple[str, ...] = ()) -> None:
+    """Raise InputError for a strategy that is unknown, cannot run here, or has no objectives."""
+    if name not in STRATEGIES:
+        raise InputError(f"there is no strategy {name!r}: use {', '.join(STRATEGIES)}")
+    if name == Nsga2.name and find_spec("pymoo") is None:
+        raise InputError("the strategy nsga2 needs pymoo: pip install 'vitresnas[nsga2]'")
+    if objectives and name != Nsga2.name:
+        raise InputError(f"the strategy {name} minimises the score alone: leave objectives out")
+    if objectives:
+        check_objectives(objectives)
+
+
+def create_strategy(name: str, space: SearchSpace, objectives: tuple[str, ...] = ()) -> Strategy:
+    """A strategy of the size that suits a space. Raises InputError."""
+    check_strategy(name, objectives)
+    strategy = STRATEGIES[name](space)
+    if objectives and isinstance(strategy, Nsga2):
+        return replace(strategy, objectives=objectives)
+    return strategy
+
+
+def describe(strategy: Strategy) -> JsonObject:
+    """Everything about a strategy that decides a history."""
+    settings: JsonObject = {"name": strategy.name, **asdict(strategy)}  # type: ignore[call-overload]
+    if strategy.name == Nsga2.name:
+        settings["pymoo"] = version("pymoo")
+    return settings
