@@ -127,12 +127,6 @@ def verify(
     return verification
 
 
-def find_model(directory: Path) -> Path:
-    """The model directory itself, or the one inside a search's folder."""
-    inside = directory / "model"
-    return inside if (inside / "model_card.json").is_file() else directory
-
-
 @door
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
@@ -149,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="likewise")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     arguments = parser.parse_args(argv)
+    from vitresnas.models.model_directory import find_model
+
     text = arguments.throughput_target
     directory = find_model(arguments.directory)
     say(f"timing {directory}")

@@ -36,7 +36,9 @@ def test_a_model_comes_back_as_it_was(tmp_path, patch_head):
         assert torch.equal(loaded.forward_heads(images)[head], logits)
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
+        "README.md",
         "architecture.json",
+        "config.json",
         "model.safetensors",
         "model_card.json",
     ]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -5,7 +7,7 @@ import torch
 import vitresnas.models  # noqa: F401  registers the networks
 from vitresnas.errors import InputError
 from vitresnas.models.model_directory import load_model, save_model
-from vitresnas.space import NETWORKS, parameters
+from vitresnas.space import NETWORKS, SPACES, parameters
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -84,13 +86,72 @@ def test_timms_optimiser_leaves_prefix_tokens_and_vectors_undecayed():
         assert (id(parameter) in undecayed) == expected, name
 
 
+@pytest.fixture(scope="module")
+def digits_net():
+    torch.manual_seed(0)
+    return timm.create_model("vitresnas", architecture="digits:smallest").eval()
+
+
+def test_any_architecture_is_built_by_name_value_or_json(digits_net):
+    wanted = SPACES["digits"].smallest
+    for spec in (wanted, wanted.to_json(), "digits:smallest"):
+        assert timm.create_model("vitresnas", architecture=spec).architecture == wanted
+    wider = timm.create_model("vitresnas", architecture=wanted, num_classes=3, distilled=True)
+    assert wider.architecture == replace(wanted, classes=3, prefix_tokens=2)
+    with pytest.raises(InputError, match="stands for every network: say which with architecture="):
+        timm.create_model("vitresnas")
+
+
+def test_feature_maps_are_the_patches_of_the_plain_forward_pass(digits_net):
+    body = timm.create_model("vitresnas", architecture="digits:smallest", features_only=True).eval()
+    body.model.load_state_dict(digits_net.state_dict(), strict=False)
+    images = torch.randn(2, 3, 16, 16)
+    with torch.inference_mode():
+        maps, plain = body(images), digits_net.forward_features(images)
+    assert body.feature_info.channels() == [32, 64, 128]
+    assert body.feature_info.reduction() == [2, 4, 8]
+    for index, (found, tokens) in enumerate(zip(maps, plain.stages, strict=True)):
+        assert torch.equal(found.flatten(2).transpose(1, 2), tokens[:, 1:])
+        assert found.shape[2] == 16 // body.feature_info.reduction()[index]
+        module = body.model.get_submodule(body.feature_info.module_name()[index])
+        assert module is body.model.stages[index]
+
+
+def test_chosen_feature_maps_drop_what_they_do_not_need(digits_net):
+    body = timm.create_model(
+        "vitresnas", architecture="digits:smallest", features_only=True, out_indices=(0, -2)
+    ).eval()
+    assert body.feature_info.channels() == [32, 64] and len(body.model.stages) == 2
+    body.model.load_state_dict(
+        {name: t for name, t in digits_net.state_dict().items() if name in body.model.state_dict()}
+    )
+    images = torch.randn(1, 3, 16, 16)
+    with torch.inference_mode():
+        every = digits_net.forward_intermediates(images, intermediates_only=True)
+        for found, whole in zip(body(images), every, strict=False):
+            assert torch.equal(found, whole)
+
+
+def test_intermediates_come_with_what_the_head_reads(digits_net):
+    images = torch.randn(1, 3, 16, 16)
+    with torch.inference_mode():
+        features, (last,) = digits_net.forward_intermediates(
+            images, indices=1, norm=True, output_fmt="NLC"
+        )
+        assert torch.equal(digits_net.forward_head(features), digits_net(images))
+        assert torch.equal(last, features.tokens[:, 1:])
+        assert len(digits_net.forward_intermediates(images, indices=[0], stop_early=True)) == 1
+        with pytest.raises(InputError, match="output_fmt is 'NHWC': use NCHW or NLC"):
+            digits_net.forward_intermediates(images, output_fmt="NHWC")
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"pretrained": True}, "no weights are published for vitresnas_tiny: train it with"),
+        ({"out_indices": (0,)}, "out_indices is .0,.: it needs features_only=True"),
         ({"num_classes": 0}, r"num_classes is 0: .* model\.forward_features"),
         ({"img_size": (112, 56)}, r"img_size is \(112, 56\): .* square"),
-        ({"features_only": True}, r"no features_only form: call model\.forward_features"),
         ({"drop_rate": 0.1}, "drop_rate is 0.1: .* use drop_path_rate"),
         ({"global_pool": "avg"}, "global_pool is 'avg': .* class token"),
         ({"colour": 1}, "no option 'colour': use num_classes, img_size"),

@@ -1,7 +1,8 @@
 """Model directories: architecture.json + model.safetensors + model_card.json.
 
 The card is written last and holds the digest of the weights and the id of the architecture, so a
-directory is either complete or recognised as unfinished.
+directory is either complete or recognised as unfinished. README.md and config.json say the same to
+the Hugging Face hub and to timm; nothing here reads them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from typing import Any
 import torch
 
 from vitresnas.errors import FileFormatError, InputError
-from vitresnas.files import JsonObject, atomic_path, read_json, to_text, write_json
+from vitresnas.files import (
+    JsonObject,
+    atomic_path,
+    atomic_write,
+    read_json,
+    to_text,
+    write_json,
+)
+from vitresnas.models.hub_files import CONFIG, README, hub_config, hub_readme
 from vitresnas.models.vit_res import ViTRes
 from vitresnas.models.weights import from_bytes, load_into, sha256, to_bytes
 from vitresnas.space.architecture import KIND as ARCHITECTURE_KIND
@@ -23,6 +32,7 @@ from vitresnas.space.operations import macs, parameters
 
 ARCHITECTURE, WEIGHTS, CARD = "architecture.json", "model.safetensors", "model_card.json"
 CARD_KIND = "model_card"
+HUB_FILES = (README, CONFIG, ARCHITECTURE, WEIGHTS, CARD)  # all of a model, as others download it
 OURS = ("architecture_id", "macs", "parameters", "weights_sha256")
 
 
@@ -30,7 +40,7 @@ def save_model(model: ViTRes, path: str | Path, card: Mapping[str, Any]) -> None
     """Write a model directory; one that is there already is replaced.
 
     card: where the weights come from, as a JSON object; the fields `OURS` are added to it.
-    All three files are staged before the first is put in place, so a full disk (StorageError)
+    All files are staged before the first is put in place, so a full disk (StorageError)
     leaves an earlier model as it was.
     """
     for name in OURS:
@@ -44,12 +54,15 @@ def save_model(model: ViTRes, path: str | Path, card: Mapping[str, Any]) -> None
         "parameters": parameters(architecture, patch_head=model.patch_head is not None),
         "weights_sha256": sha256(weights),
     }
+    card = {**card, **facts}
     contents = {
-        CARD: to_text(CARD_KIND, {**card, **facts}).encode(),
+        CARD: to_text(CARD_KIND, card).encode(),
+        README: hub_readme(architecture, card).encode(),
+        CONFIG: hub_config(architecture, card, model.patch_head is not None).encode(),
         ARCHITECTURE: to_text(ARCHITECTURE_KIND, architecture.to_json()).encode(),
         WEIGHTS: weights,
     }
-    # The stack unwinds from its end: weights, architecture, and the card last.
+    # The stack unwinds from its end: weights, architecture, what others read, and the card last.
     with contextlib.ExitStack() as stack:
         for name, content in contents.items():
             stack.enter_context(atomic_path(directory / name)).write_bytes(content)
@@ -102,4 +115,21 @@ def update_card(path: str | Path, changes: Mapping[str, Any]) -> None:
     for name in OURS:
         if name in changes:
             raise ValueError(f"the card field {name!r} belongs to save_model")
-    write_json(Path(path) / CARD, CARD_KIND, {**read_card(path), **changes})
+    directory, card = Path(path), {**read_card(path), **changes}
+    architecture = Architecture.load(directory / ARCHITECTURE)
+    atomic_write(directory / README, hub_readme(architecture, card).encode())
+    write_json(directory / CARD, CARD_KIND, card)
+
+
+def write_hub_files(path: str | Path) -> None:
+    """Make README.md and config.json anew, once the weights are found to be those of the card."""
+    directory, card, model = Path(path), read_card(path), load_model(path)
+    patch_head = model.patch_head is not None
+    atomic_write(directory / README, hub_readme(model.architecture, card).encode())
+    atomic_write(directory / CONFIG, hub_config(model.architecture, card, patch_head).encode())
+
+
+def find_model(directory: str | Path) -> Path:
+    """The model directory itself, or the one inside a search's folder."""
+    inside = Path(directory) / "model"
+    return inside if (inside / CARD).is_file() else Path(directory)
