@@ -62,13 +62,14 @@ class TestInstalled:
         torch.testing.assert_close(call(), IMAGES.mean() + 1.0)
 
     def test_both_exporters_of_torch_give_the_same_numbers(self, small_space):
-        from vitresnas.latency.runtimes.onnx import _bound, _session, export
+        from vitresnas.latency.runtimes.onnx import _bound, _session
+        from vitresnas.models.to_onnx import to_onnx
 
         operation = next(one for one in small_space.operations() if one.kind == "attention")
         module = build_piece(operation).eval()
         with torch.inference_mode():
             x = torch.randn(piece_input_shape(operation, 2))
-            session = _session(export(module, x, tracing=False), x.device)
+            session = _session(to_onnx(module, x, tracing=False), x.device)
             found = _bound(session, x, torch.empty_like(module(x)))()
             torch.testing.assert_close(found, module(x), rtol=1e-4, atol=1e-4)
 

@@ -51,7 +51,8 @@ class PatchEmbedding(nn.Module):
     def tokens(self, trunk_BMHW: Tensor) -> Tensor:
         """The part after the trunk."""
         patches_BNC = self.projection(trunk_BMHW).flatten(2).transpose(1, 2)
-        prefix_BNC = self.prefix_tokens.expand(len(patches_BNC), -1, -1)
+        # Not len(), which tracing and torch.export take for a constant.
+        prefix_BNC = self.prefix_tokens.expand(patches_BNC.shape[0], -1, -1)
         return torch.cat((prefix_BNC, patches_BNC), dim=1) + self.position_embedding
 
 

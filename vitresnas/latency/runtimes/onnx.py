@@ -1,34 +1,27 @@
 """onnxruntime: the module exported to ONNX and run by ONNX Runtime, all graph optimisations on.
 
-torch's tracing exporter takes 10 to 60 ms a piece where its successor takes a second; what ONNX
-Runtime makes of either graph of a network are the same nodes, but for reshapes that move nothing.
-A torch that has no tracing exporter any more exports by the other one. Input and output stay where
-torch has them.
+What ONNX Runtime makes of a network's graph are the same nodes by either exporter of torch, but for
+reshapes that move nothing. Input and output stay where torch has them.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitresnas.errors import InputError
 from vitresnas.latency.runtime import Call, Runtime
+from vitresnas.models.to_onnx import onnx_missing, to_onnx
 from vitresnas.space.operations import Operation
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding, RunOptions
 
-NEEDED = ("onnxruntime", "onnx", "onnxscript")
-OPSET = 18  # LayerNormalization came with 17; below 18 torch's newer exporter has to convert down
 # Relative norm of the difference from eager: rounding passes, another computation does not.
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 # As onnx.TensorProto numbers them; numpy knows no bfloat16.
@@ -36,8 +29,8 @@ ELEMENT_TYPES = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}
 
 
 def refuse(device: str) -> str | None:
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        return f"needs {', '.join(missing)}: run `pip install 'vitresnas[onnx]'`"
+    if missing := onnx_missing():
+        return missing
     import onnxruntime
 
     if device == "cpu" or "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -59,7 +52,7 @@ def prepare(module: Callable[[Tensor], Any], x: Tensor, operation: Operation | N
     what = str(operation) if operation else "this network"
     expected = module(x)
     try:
-        session = _session(export(module, x), x.device)
+        session = _session(to_onnx(module, x), x.device)
         call = _bound(session, x.contiguous(), torch.empty_like(expected).contiguous())
         output = call()
     except Exception as error:  # two libraries with dozens of exceptions between them
@@ -76,36 +69,6 @@ def prepare(module: Callable[[Tensor], Any], x: Tensor, operation: Operation | N
             "another version of onnxruntime, or --runtime eager"
         )
     return call
-
-
-def export(module: Callable[[Tensor], Any], x: Tensor, *, tracing: bool = True) -> bytes:
-    """The module on inputs of the shape of `x` as an ONNX model, weights inside."""
-    model = module if isinstance(module, nn.Module) else _AsModule(module)
-    with (
-        TemporaryDirectory() as folder,
-        warnings.catch_warnings(),
-        torch.inference_mode(False),
-        torch.no_grad(),
-    ):
-        warnings.simplefilter("ignore")  # that tracing is deprecated, and fixes shapes
-        path, inputs = Path(folder) / "model.onnx", (x.clone(),)
-        if tracing:
-            try:
-                torch.onnx.export(model, inputs, path, dynamo=False, opset_version=OPSET)
-                return path.read_bytes()
-            except TypeError:  # a torch without it does not know the argument
-                pass
-        torch.onnx.export(model, inputs, path, opset_version=OPSET, external_data=False)
-        return path.read_bytes()
-
-
-class _AsModule(nn.Module):
-    def __init__(self, run: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.run = run
-
-    def forward(self, x: Tensor) -> Any:
-        return self.run(x)
 
 
 def _session(model: bytes, device: torch.device) -> InferenceSession:
