@@ -36,6 +36,8 @@ DOORS = {
     "env",
     "fidelity",
     "import_official",
+    "import_timm",
+    "push",
     "quickstart",
     "verify",
 }

@@ -24,6 +24,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "describe": ("vitresnas.describe", "stages, parameters and MACs of a network"),
     "space": ("vitresnas.space.__main__", "list, show and derive search spaces"),
     "import-official": ("vitresnas.import_official", "read a checkpoint of the paper's authors"),
+    "import-timm": ("vitresnas.import_timm", "read a plain DeiT of timm, as teacher or baseline"),
+    "export": ("vitresnas.export.__main__", "a model directory as torch.export or ONNX"),
+    "push": ("vitresnas.push", "a model directory to the Hugging Face hub"),
     "cache": ("vitresnas.cache", "list and clear what searches keep for the next one"),
     "env": ("vitresnas.env", "this machine, the versions, and which backends run here"),
 }
