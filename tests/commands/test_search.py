@@ -140,6 +140,17 @@ def test_a_full_disk_is_one_sentence_and_the_search_continues(searched, search_k
     assert timeless(json.loads(found.stdout)) == timeless(document)
 
 
+@pytest.mark.distributed
+def test_two_processes_of_torchrun_come_to_the_history_of_one(searched, search_kit, tmp_path):
+    _, document, _ = searched
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, *search_command(search_kit, tmp_path / "out")[1:]]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert timeless(json.loads(found.stdout)) == timeless(document)
+    assert "finalists" in found.stderr
+
+
 def test_ctrl_c_and_kill_9_continue_to_the_same_history(searched, search_kit, tmp_path):
     _, document, _ = searched
     out = tmp_path / "broken"

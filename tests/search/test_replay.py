@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 
 import pytest
 
+import kill_search
 from vitresnas.errors import FileFormatError, MismatchError
-from vitresnas.files import Lines, append_line, read_lines
-from vitresnas.search import EvaluationLog, Evolution, Score, search
-from vitresnas.search.nsga2 import Nsga2
-from vitresnas.search.random_search import RandomSearch
-from vitresnas.space import macs
+from vitresnas.files import append_line, read_lines
+from vitresnas.search import EvaluationLog, Score, search
 
-CONTEXT = {"supernet": "formula", "data": {"name": "none", "id": "0"}}
-SMALL = Evolution(initial=10, iterations=2, parents=5, mutants=3, crossovers=3)
-
-
-def formula(architecture):
-    whim = int(architecture.id[:6], 16) / 0xFFFFFF
-    return Score(1e7 / (macs(architecture) + 1e6) + 0.2 * whim, 0.5, 10)
+CONTEXT, formula = kill_search.CONTEXT, kill_search.formula
+SMALL = kill_search.STRATEGIES[0]
 
 
 def run(space, path, score=formula, strategy=SMALL, seed=0):
@@ -29,68 +20,16 @@ def run(space, path, score=formula, strategy=SMALL, seed=0):
     return search(space, score, strategy=strategy, seed=seed, log=log)
 
 
-def in_child(work):
-    """Run `work` in a fork of this process; the signal that ended it, or 0."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def die_at(point, when, run):
-    """Run until the `point`-th line of the log, and be killed before, amid or after it."""
-    whole, seen = Lines.append, []
-
-    def append(self, record):
-        seen.append(record)
-        if len(seen) == point:
-            if when == "amid":
-                text = json.dumps(record, sort_keys=True).encode()
-                os.write(self._file.fileno(), text[: len(text) // 2])
-            elif when == "after":
-                whole(self, record)
-            die()
-        whole(self, record)
-
-    Lines.append = append  # type: ignore[method-assign]
-    run()
-
-
-@pytest.mark.parametrize("when", ["before", "amid", "after"])
-def test_kill_9_at_every_line_of_the_log_and_the_same_search_give_the_same_result(
-    digits, tmp_path, when
+@pytest.mark.parametrize("strategy", kill_search.STRATEGIES, ids=lambda one: one.name)
+@pytest.mark.parametrize("when", kill_search.WHEN)
+def test_kill_9_at_a_line_of_the_log_and_the_same_search_give_the_same_result(
+    tmp_path, strategy, when
 ):
-    reference = run(digits, tmp_path / "whole.jsonl")
-    lines = (tmp_path / "whole.jsonl").read_bytes().splitlines()
-    assert len(lines) == 1 + SMALL.budget + 1  # a header, and the largest network beside them
-    for point in range(1, len(lines) + 1):
-        path = tmp_path / f"{point}.jsonl"
-        killed = in_child(lambda at=point, log=path: die_at(at, when, lambda: run(digits, log)))
-        assert killed == -signal.SIGKILL
-        left = path.read_bytes()
-        assert left.count(b"\n") == point - (when != "after")
-        assert (when == "amid") == (not left.endswith(b"\n") and left != b"")
-        assert run(digits, path) == reference
-        # Nothing is scored twice, nothing is lost.
-        assert path.read_bytes().splitlines() == lines
+    """A sample; `python bench/kill_search.py formula` kills at every line."""
+    assert kill_search.kill_everywhere(strategy, when, tmp_path, step=7) >= 4
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        SMALL,
-        RandomSearch(draws=30),
-        Nsga2(("score", "macs", "parameters"), population=10, generations=3),
-    ],
-    ids=lambda strategy: strategy.name,
-)
+@pytest.mark.parametrize("strategy", kill_search.STRATEGIES, ids=lambda one: one.name)
 def test_every_strategy_replays_from_half_a_log_and_scores_only_the_rest(
     digits, tmp_path, strategy
 ):

@@ -1,11 +1,15 @@
 """Find the best network of a space that reaches a throughput on this machine, and prove it.
 
 python -m vitresnas.search --throughput-target 2x
+
+Under `torchrun --nproc-per-node N -m vitresnas.search ...` N processes score candidates side by
+side; the result is the same.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +26,7 @@ from vitresnas.search.strategies import STRATEGIES
 if TYPE_CHECKING:
     from vitresnas.search.prepare import Training
     from vitresnas.search.result import SearchResult
+    from vitresnas.search.workers import Workers
 
 MISSED = 4
 _PASSED_ON = (
@@ -86,6 +91,18 @@ def _parser() -> Parser:
 
 @door
 def main(argv: Sequence[str] | None = None) -> int:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return _search(argv, None)
+    from vitresnas.search.run import serve_search
+    from vitresnas.search.workers import joined, rank
+
+    if rank() > 0:
+        return serve_search()
+    with joined() as workers:
+        return _search(argv, workers)
+
+
+def _search(argv: Sequence[str] | None, workers: Workers | None) -> int:
     arguments = _parser().parse_args(argv)
     target, constraints = _bounds(arguments.throughput_target, arguments.constraint)
     from vitresnas.search.job import SearchRequest
@@ -97,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         objectives=() if arguments.objectives is None else parse_objectives(arguments.objectives),
         **{name: getattr(arguments, name) for name in _PASSED_ON},
     )
-    result = run(request, _training_for)
+    result = run(request, _training_for, workers)
     files = files_written(request.out)
     if arguments.json:
         print_json({**result.to_json(), "files": files})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 
 from vitresnas.cache import locked
-from vitresnas.data import Data
+from vitresnas.data import Data, load_data
 from vitresnas.doors import say
 from vitresnas.errors import MismatchError
 from vitresnas.files import JsonObject, digest, read_json, storage_errors
@@ -34,21 +35,25 @@ from vitresnas.search.score import SCORING_BATCH, SupernetScorer, score_model
 from vitresnas.search.settings import SETTINGS, check_folder, claim_folder
 from vitresnas.search.strategies import create_strategy, describe
 from vitresnas.search.timing import extracted_timer, remembered, threads
+from vitresnas.search.workers import Scorer, Workers, serve
+from vitresnas.space import SearchSpace, load_space
 from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import CARD, WEIGHTS, load_supernet
 
 RESULT, ARCHITECTURE, MODEL = "search_result.json", "architecture.json", "model"
 PICTURE, LOG = "search.png", "evaluations.jsonl"
 PROOF_LOG, BATCH_1_LOG = "proof.jsonl", "proof_batch_1.jsonl"
-_SCORES_DEPEND_ON = ("space", "data", "supernet", "scoring_batch_size")
 
 TrainingFor = Callable[[str, str | None], Training]
 
 
-def run(request: SearchRequest, training_for: TrainingFor) -> SearchResult:
+def run(
+    request: SearchRequest, training_for: TrainingFor, workers: Workers | None = None
+) -> SearchResult:
     """Search, prove and write; a search that is finished is read, one that was cut short goes on.
 
     training_for: (space, data) as the user typed them -> how to train a super-network for them.
+    workers: other processes that score, see `serve_search`.
     Raises UnreachableTarget, MismatchError (table, super-network or folder of something else) and
     the errors of data, table and super-network.
     """
@@ -70,7 +75,7 @@ def run(request: SearchRequest, training_for: TrainingFor) -> SearchResult:
         if finished:
             say(f"{request.out} holds this search, finished: nothing was done again")
             return finished
-        result = _search_and_prove(job, supernet, settings)
+        result = _search_and_prove(job, supernet, supernet_path, settings, workers or Workers())
         return _write(job, supernet, result)
 
 
@@ -97,22 +102,56 @@ def _read_finished(out: Path) -> SearchResult | None:
     return SearchResult.load(out / RESULT)
 
 
-def _search_and_prove(job: Job, supernet: Supernet, settings: JsonObject) -> SearchResult:
+def serve_search() -> int:
+    """What another process of a torchrun does: score what rank 0 asks for, and write nothing."""
+
+    def prepare(task: JsonObject) -> tuple[Scorer, JsonObject]:
+        space = load_space(task["space"])
+        data = load_data(task["data"], image_size=space.image_size)
+        space = space.with_data(classes=len(data.class_names))
+        device = task["device"]
+        if device.startswith("cuda"):
+            device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+        torch.set_num_threads(1)
+        supernet = load_supernet(Path(task["supernet"]), space=space, device=device)
+        scorer = SupernetScorer(supernet, data.holdout)
+        return scorer, scores_depend_on(space, data, Path(task["supernet"]))
+
+    return serve(prepare)
+
+
+def scores_depend_on(space: SearchSpace, data: Data, supernet_path: Path) -> JsonObject:
+    """The context of the evaluation log; big things by digest."""
+    weights = hashlib.sha256((supernet_path / WEIGHTS).read_bytes()).hexdigest()
+    return {
+        "space": {"name": space.name, "id": space.id},
+        "data": {"name": data.name, "id": data.id},
+        "supernet": weights[:16],
+        "scoring_batch_size": SCORING_BATCH,
+    }
+
+
+def _search_and_prove(
+    job: Job, supernet: Supernet, supernet_path: Path, settings: JsonObject, workers: Workers
+) -> SearchResult:
     request, out = job.request, job.request.out
-    context = {name: settings[name] for name in _SCORES_DEPEND_ON}
+    context = scores_depend_on(job.space, job.data, supernet_path)
+    task = {"space": request.space, "data": request.data, "device": job.device}
+    workers.prepare({**task, "supernet": str(supernet_path)}, context)
     with threads(1):  # as for the scores: the trunk's features must not depend on threads either
         scorer = SupernetScorer(supernet, job.data.holdout)
+    # Two networks on a thread each finish before two threads on one network then another: no
+    # waiting inside layers. And a score does not depend on how many threads there are.
+    slots = torch.get_num_threads() if job.device == "cpu" and not workers else 1
     session = Session(
         space=job.space,
-        score=scorer,
+        score=workers.join(scorer, slots),
         constraints=job.constraints,
         throughput=job.prices,
         strategy=create_strategy(request.strategy, job.space, request.objectives),
         seed=request.seed,
         log=EvaluationLog(request.log or out / LOG, context),
-        # Two networks on a thread each finish before two threads on one network then another: no
-        # waiting inside layers. And a score does not depend on how many threads there are.
-        workers=torch.get_num_threads() if job.device == "cpu" else 1,
+        workers=slots + len(workers),
     )
     with phase(job.seconds, "search"), threads(1):
         with Watch("scoring", session.budget) as watch:
@@ -233,14 +272,11 @@ def _early_settings(request: SearchRequest) -> JsonObject:
 def _settings(job: Job, supernet_path: Path) -> JsonObject:
     """Everything that decides history and verdict; big things by digest."""
     request, condition = job.request, job.table.condition
-    weights = hashlib.sha256((supernet_path / WEIGHTS).read_bytes()).hexdigest()
     early = _early_settings(request)
     early["strategy"] = describe(create_strategy(request.strategy, job.space, request.objectives))
     return {
         **early,
-        "space": {"name": job.space.name, "id": job.space.id},
-        "data": {"name": job.data.name, "id": job.data.id},
-        "supernet": weights[:16],
+        **scores_depend_on(job.space, job.data, supernet_path),
         "latency_table": digest(job.table.to_json())[:16],
         "batch_size": condition.batch_size,
         "dtype": condition.dtype,
@@ -248,7 +284,6 @@ def _settings(job: Job, supernet_path: Path) -> JsonObject:
         "threads": condition.threads,
         "table_device": condition.device,
         "device": device_name(job.device),
-        "scoring_batch_size": SCORING_BATCH,
         "version": version("vitresnas"),
     }
 
