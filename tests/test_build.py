@@ -22,12 +22,14 @@ import sys
 sys.meta_path[:] = [f for f in sys.meta_path if not f.__module__.startswith("__editable__")]
 import torch, vitresnas
 from vitresnas.kernels import __doc__ as kernels
+from vitresnas.latency.shipped import find_tables
 from vitresnas.ops import native
 from vitresnas.ops.masked_layer_norm import OP, masked_layer_norm
 from vitresnas.ops.dispatch import choose
 x = torch.randn(4, 3, 8)
 y = masked_layer_norm(x, torch.ones(8), torch.zeros(8), torch.tensor([8, 5], dtype=torch.int32))
 assert y[2:, :, 5:].count_nonzero() == 0 and y[2:, :, :5].count_nonzero() > 0
+assert find_tables("cpu-xeon-2core").shipped
 print(vitresnas.__file__, choose(OP, (x,)).name, native.missing(), sep="|")
 """
 
@@ -41,7 +43,7 @@ def checkout(tmp_path):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, copy)
     ignore = shutil.ignore_patterns("*.so", "__pycache__")
-    for name in ("csrc", "kernels", "vitresnas"):
+    for name in ("csrc", "kernels", "vitresnas", "bench/results"):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignore)
     assert (copy / "vitresnas" / "kernels").is_symlink()
     return copy

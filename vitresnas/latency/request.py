@@ -6,8 +6,10 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vitresnas.errors import InputError
 from vitresnas.latency.condition import DTYPES, Condition
@@ -23,9 +25,10 @@ class Request:
     """How to measure; `None` leaves the choice to this machine.
 
     `seconds`: about how long to measure. Fewer than the least number of rounds are never taken, so
-    a slow device or a large space takes longer. `seed_from`: a file with another condition to
-    estimate this one from, by `measurements` of operations and networks. `fresh`: measure again
-    what the file to write holds already under this condition.
+    a slow device or a large space takes longer. `seed_from`: a file, or a shipped device, with
+    another condition to estimate this one from, by `measurements` of operations and networks.
+    `fresh`: measure again what the file to write holds already under this condition. `compare`:
+    existing models to time beside the space's networks, each `NAME` or `NAME@SIZE` of timm's.
     """
 
     device: str = "auto"
@@ -34,9 +37,10 @@ class Request:
     runtime: str = "eager"
     threads: int | None = None
     seconds: float = 30.0
-    seed_from: Path | None = None
+    seed_from: str | Path | None = None
     measurements: int = 30
     fresh: bool = False
+    compare: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -104,26 +108,39 @@ def resolve_condition(space: SearchSpace, request: Request) -> Condition:
 
     device = resolve_device(request.device)
     runtime = usable_runtime(request.runtime, device)
-    versions = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **({"cuda": str(torch.version.cuda)} if device != "cpu" else {}),
-        **runtime.versions(device),
-    }
     return Condition(
         space=space.name,
         space_id=space.id,
         image_size=space.image_size,
-        device=device_name(device),
         dtype=request.dtype,
         batch_size=request.batch_size
         or default_batch_size(space.image_size, torch.device(device).type),
         runtime=runtime.name,
-        backend=os.environ.get("VITRESNAS_BACKEND") or "auto",
-        threads=request.threads or torch.get_num_threads(),
-        driver=_driver(device),
-        versions=tuple(sorted(versions.items())),
+        **machine(device, request.threads, runtime.versions(device)),
     )
+
+
+def machine(device: str, threads: int | None, libraries: Mapping[str, str]) -> dict[str, Any]:
+    """The part of a condition that is this machine's own: what runs, on what, with what.
+
+    device: as `resolve_device` returns it. threads: the user's choice, else torch's. libraries:
+    what a runtime adds to the versions of Python and torch.
+    """
+    import torch
+
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **({"cuda": str(torch.version.cuda)} if device != "cpu" else {}),
+        **libraries,
+    }
+    return {
+        "device": device_name(device),
+        "backend": os.environ.get("VITRESNAS_BACKEND") or "auto",
+        "threads": threads or torch.get_num_threads(),
+        "driver": _driver(device),
+        "versions": tuple(sorted(versions.items())),
+    }
 
 
 def _cpu_model() -> str:
