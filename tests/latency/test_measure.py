@@ -78,6 +78,24 @@ def test_measuring_stops_at_the_time_allowed_at_the_precision_wanted_or_at_the_m
     assert rounds(seconds=1e9, precision=0.01, maximum_rounds=99) == 10  # identical samples
 
 
+def test_networks_beside_take_turns_and_no_time_from_the_others():
+    machine = FakeMachine()
+    networks = {"a": machine.network(0.5)}
+    beside = {name: (machine.network(4.0), IMAGES) for name in ("large", "larger")}
+    found = time_interleaved(
+        networks,
+        IMAGES,
+        beside=beside,
+        seconds=20.0,
+        minimum_rounds=3,
+        precision=0,
+        clock=machine.clock,
+    )
+    rounds = [len(one.samples_milliseconds) for one in found.values()]
+    assert rounds == [20, 3, 3]  # 48 s in three rounds, of 20 that they had
+    assert found["large"].median == pytest.approx(4000.0)
+
+
 def test_real_networks_are_timed_and_left_as_they_were(small_space):
     network = create_model(small_space.largest).train()
     networks = {"large": network, "small": create_model(small_space.smallest)}

@@ -3,7 +3,7 @@
 import pytest
 
 from vitresnas.errors import FileFormatError
-from vitresnas.latency.partial import PartialLog, Visit
+from vitresnas.latency.partial import COMPARED, PartialLog, Visit
 from vitresnas.latency.progress import Silent
 from vitresnas.latency.rounds import Plan, run_rounds
 
@@ -75,6 +75,20 @@ def test_every_round_has_an_order_of_its_own(tmp_path):
     _run(log, calls, Plan(2, 2, 1.0))
     assert sorted(order[:8]) == sorted(order[8:]) == list("abcdefgh")
     assert order[:8] != order[8:]
+
+
+def test_calls_beside_take_turns_until_their_own_time_is_spent(tmp_path):
+    log, _ = PartialLog.open(tmp_path / "log", SUBJECT)
+    for round_ in range(4):
+        log.record(Visit("operation", round_, "a", 1.0, 1.0, 2.0))
+        if round_ < 2:
+            log.record(Visit(COMPARED, round_, "guest", 9.0, 9.0, 9.0))
+    calls, beside = {"a": lambda: 1.0}, {"guest": lambda: 9.0}
+    with Silent().phase("test") as step:
+        plan = Plan(2, 4, 8.0)
+        rounds = run_rounds("operation", calls, _measure, log, plan, step, beside=beside)
+    assert rounds == 4
+    assert len(log.by_item("operation")["a"]) == 4 and len(log.by_item(COMPARED)["guest"]) == 2
 
 
 def test_a_log_about_something_else_is_not_used_and_that_is_said(tmp_path):

@@ -98,7 +98,7 @@ def test_a_truncated_file_a_wrong_schema_and_no_file_are_refused(table, tmp_path
     with pytest.raises(FileFormatError, match="not JSON"):
         load_tables(path)
     path.write_text('{"schema": "vitresnas/architecture/1"}')
-    with pytest.raises(FileFormatError, match="latency_table/2"):
+    with pytest.raises(FileFormatError, match="latency_table/3"):
         load_tables(path)
     with pytest.raises(InputError, match="no file"):
         load_tables(tmp_path / "nothing.json")
@@ -190,10 +190,22 @@ def test_the_golden_file_of_schema_1_is_read_for_ever():
         assert table.milliseconds(pair.architecture) == pytest.approx(pair.predicted)
 
 
-def test_the_golden_file_of_schema_2_is_read_and_written_again(tmp_path):
-    golden = GOLDEN.with_name("latency_table_2.json")
+def test_the_golden_file_of_schema_2_is_read_for_ever():
+    before, now = (
+        load_tables(GOLDEN.with_name(f"latency_table_{version}.json")) for version in (2, 3)
+    )
+    assert [table.compared for table in before] == [(), ()]
+    assert before == (replace(now[0], compared=()), now[1])
+
+
+def test_the_golden_file_of_schema_3_is_read_and_written_again(tmp_path):
+    golden = GOLDEN.with_name("latency_table_3.json")
     tables = load_tables(golden)
     full, bare = tables
+    assert [str(model) for model in full.compared] == [
+        "deit_tiny_patch16_224 (224 pixels, 1,000 classes): 196 images/s (186 to 199)",
+        "resnet18 (32 pixels, 1,000 classes): 1,778 images/s (1,600 to 2,000)",
+    ]
     for pair in full.whole_networks:
         assert full.milliseconds(pair.architecture) == pytest.approx(pair.predicted)
     assert full.drift and full.drift.stretches and full.drift.repeated == 7
@@ -209,6 +221,6 @@ def test_an_upgraded_table_lacks_only_what_was_not_measured_then(tmp_path):
     assert table.drift is None and table.memory is None and table.calibration_networks is None
     save_tables(tmp_path / "upgraded.json", [table])
     assert load_tables(tmp_path / "upgraded.json") == (table,)
-    assert json.loads((tmp_path / "upgraded.json").read_text())["schema"].endswith("/2")
+    assert json.loads((tmp_path / "upgraded.json").read_text())["schema"].endswith("/3")
     with pytest.raises(InputError, match="holds no energy"):
         table.joules_per_image(table.validation.pairs[0].architecture)

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitresnas.doors import Parser, door, print_json, say
+from vitresnas.latency.compared import names_asked
 from vitresnas.latency.condition import DTYPES
 from vitresnas.latency.request import Request
 from vitresnas.latency.runtime import runtime_name, runtime_names
-from vitresnas.latency.table import LatencyTable, load_tables
+from vitresnas.latency.shipped import find_tables
+from vitresnas.latency.table import LatencyTable
 from vitresnas.latency.validation import Validation
 from vitresnas.space.presets import SPACES, load_space
 
@@ -33,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed_from=arguments.seed_from,
         measurements=arguments.measurements,
         fresh=arguments.fresh,
+        compare=names_asked(arguments.compare),
     )
     from vitresnas.latency.build import build_table  # imports torch
 
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if table.transfer and arguments.seed_from:
             from vitresnas.latency.transfer import beside_full
 
-            if found := beside_full(table, load_tables(arguments.seed_from)):
+            if found := beside_full(table, find_tables(arguments.seed_from).tables):
                 print(found)
     say(f"wrote {arguments.out}")
     return 0
@@ -58,6 +61,8 @@ def summary(table: LatencyTable, out: Path) -> dict[str, object]:
             document[role].pop("pairs")
     if document["drift"]:
         document["drift"].pop("readings")
+    for model in document["compared"]:
+        model.pop("samples_milliseconds")
     document["telemetry"] = None
     return {**document, "entries": len(table.entries), "out": str(out)}
 
@@ -72,6 +77,7 @@ def _in_words(table: LatencyTable) -> str:
             f"time of a network = {terms} (model {calibration.model})",
             f"held-out, spaced ({ends[0]:.2f} to {ends[-1]:.2f} ms): {_errors(table.validation)}",
             f"held-out, uniform draws: {_errors(table.validation_uniform)}",
+            *(f"beside them, {model}" for model in table.compared),
             *(_tail(circumstances.get("tail"))),
             *(str(p) for p in (table.transfer, table.memory, table.energy, table.drift) if p),
             f"measured for {circumstances['seconds']} s with {circumstances['priority']} priority; "
@@ -116,15 +122,23 @@ def _parser() -> Parser:
     add("--seconds", type=float, default=30.0, help="about how long to measure (30)")
     add(
         "--seed-from",
-        type=Path,
-        metavar="FILE",
-        help="estimate this condition from another one in FILE and a few measurements",
+        metavar="FILE|DEVICE",
+        help="estimate this condition from another one, in a file or shipped, and a few "
+        "measurements",
     )
     add(
         "--measurements",
         type=int,
         default=30,
         help="operations and whole networks a transfer is fitted on (30); more are held out",
+    )
+    add(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="time a timm model in the same rounds, as in deit_small_patch16_224, at its own "
+        "image size or as NAME@SIZE; several by commas or repeated",
     )
     add("--fresh", action="store_true", help="measure again what --out holds of this condition")
     add(

@@ -7,10 +7,11 @@ from typing import Any
 
 from vitresnas.files import JsonObject
 from vitresnas.latency.calibration import STATISTIC, features, fit
+from vitresnas.latency.compared import Compared, ExistingModel
 from vitresnas.latency.condition import Condition
 from vitresnas.latency.drift import Drift, drifted
 from vitresnas.latency.networks import Cost, NetworkChoice
-from vitresnas.latency.partial import PartialLog, Visit
+from vitresnas.latency.partial import COMPARED, PHASES, PartialLog, Visit
 from vitresnas.latency.rounds import REPEATS, kept, spoilt_visits
 from vitresnas.latency.table import LatencyTable
 from vitresnas.latency.timing import Timing
@@ -33,7 +34,7 @@ def drift_of(log: PartialLog) -> Drift:
     """What the anchor said about the run that this log holds."""
     first = [visit for visit in log.visits.values() if visit.round < REPEATS]
     repeated = len(log.visits) - len(first)
-    spoilt = sum(spoilt_visits(phase, log) for phase in ("operation", "network"))
+    spoilt = sum(spoilt_visits(phase, log) for phase in PHASES)
     return Drift(
         readings=tuple(log.readings),
         stretches=drifted(log.readings),
@@ -55,10 +56,15 @@ def assemble(
     log: PartialLog,
     circumstances: JsonObject,
     environment: JsonObject,
+    *,
+    models: Sequence[ExistingModel] = (),
     **parts: Any,
 ) -> LatencyTable:
-    """Fit on the calibration networks, validate on the others; `parts`: what else a table holds."""
-    visits = kept("network", log)
+    """Fit on the calibration networks, validate on the others.
+
+    models: the existing ones that the log holds beside them. parts: what else a table holds.
+    """
+    visits, beside = kept("network", log), kept(COMPARED, log)
     measured = {network: _timing(visits[network.id], host_is_device=True) for network in choice.all}
     calibration = fit(
         [features(_priced(network, timings)) for network in choice.calibration],
@@ -88,6 +94,12 @@ def assemble(
         environment=environment,
         calibration_networks=validate(choice.calibration),
         drift=drift_of(log),
+        compared=tuple(
+            Compared(
+                model, condition.batch_size, tuple(visit.host for visit in beside[model.label])
+            )
+            for model in models
+        ),
         **parts,
     )
 

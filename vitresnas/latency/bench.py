@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vitresnas.errors import InputError
+from vitresnas.latency.compared import ExistingModel
 from vitresnas.latency.condition import Condition
-from vitresnas.latency.measure import DTYPES
+from vitresnas.latency.existing import guests
+from vitresnas.latency.measure import DTYPES, prepare_guest
 from vitresnas.latency.measure_memory import measure_peak
 from vitresnas.latency.progress import Step
 from vitresnas.latency.runtime import Call, find_runtime
@@ -52,6 +54,14 @@ class Bench:
         return _made(
             {network.id: partial(self._network, network) for network in architectures}, step
         )
+
+    def existing(self, models: Sequence[ExistingModel]) -> dict[str, Call]:
+        """Calls by the label of the model, each made once already."""
+        condition = self._condition
+        return {
+            label: prepare_guest(label, guest, condition.dtype, condition.runtime)
+            for label, guest in guests(models, condition.batch_size, str(self._device)).items()
+        }
 
     def peak_memory(self, architecture: Architecture) -> tuple[int, str]:
         """Bytes that one forward pass needs, and how they were counted."""

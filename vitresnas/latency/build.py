@@ -27,8 +27,10 @@ from vitresnas.latency.assemble import assemble, estimated_cost, operation_timin
 from vitresnas.latency.bench import Bench
 from vitresnas.latency.busy import Watch, busy_warning, load_average, other_cpus_now
 from vitresnas.latency.calibration import features
+from vitresnas.latency.compared import ExistingModel, misfit
 from vitresnas.latency.condition import Condition
 from vitresnas.latency.energy import Energy, fit_energy
+from vitresnas.latency.existing import find_models
 from vitresnas.latency.memory import MemoryCheck, peak_bytes
 from vitresnas.latency.networks import (
     CALIBRATION_NETWORKS,
@@ -36,12 +38,13 @@ from vitresnas.latency.networks import (
     NetworkChoice,
     choose_networks,
 )
-from vitresnas.latency.partial import PartialLog
+from vitresnas.latency.partial import COMPARED, PartialLog
 from vitresnas.latency.priority import NORMAL, measuring_priority
 from vitresnas.latency.progress import Progress, default_progress
 from vitresnas.latency.request import Request, resolve_condition, resolve_device
 from vitresnas.latency.rounds import Plan, repeat, run_rounds, spoilt_visits
 from vitresnas.latency.runtime import Call, find_runtime
+from vitresnas.latency.shipped import find_tables
 from vitresnas.latency.table import (
     LatencyTable,
     Transfer,
@@ -96,9 +99,10 @@ def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) 
         with measuring_priority(run.condition.threads):
             operation_rounds = _time_operations(run, pieces)
         choice, networks = _prepare_networks(run)
+        existing = run.bench.existing(run.models)
         with measuring_priority(run.condition.threads) as priority:
-            network_rounds = _time_networks(run, networks)
-            _repeat_drifted(run, pieces, networks)
+            network_rounds = _time_networks(run, networks, existing)
+            _repeat_drifted(run, pieces, networks, existing)
             energy = _measure_energy(run, choice, networks)
             tail = _measure_tail(run, choice, networks)
     other_cpus = watch.other_cpus()
@@ -121,6 +125,7 @@ def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) 
         run.log,
         circumstances,
         describe_environment(),
+        models=run.models,
         memory=_check_memory(run, choice),
         energy=energy,
         telemetry=run.recorder.to_json(),
@@ -184,6 +189,7 @@ class _Run:
     pieces: tuple[Operation, ...]  # to measure: the others are reused, or estimated from the seed
     seed: LatencyTable | None
     reused: Mapping[Operation, Timing]
+    models: tuple[ExistingModel, ...]
 
     def timings(self) -> Mapping[Operation, Timing]:
         """What the space's pieces took, by what is logged so far."""
@@ -213,6 +219,11 @@ def _start(space: SearchSpace, request: Request, out: Path, progress: Progress) 
         seed = _seed(request, condition, pieces, out)
         pieces = choose_pieces(seed, pieces, request.measurements - CALIBRATION_NETWORKS)
         subject["transfer"] = [str(operation) for operation in pieces]
+    models = find_models(request.compare)
+    if models:
+        subject["compare"] = [model.label for model in models]
+    if notice := misfit(models, space.image_size, space.classes):
+        progress.say(notice)
     log, message = PartialLog.open(partial_path(out), subject)
     if message:
         progress.say(message)
@@ -227,6 +238,7 @@ def _start(space: SearchSpace, request: Request, out: Path, progress: Progress) 
         pieces=pieces,
         seed=seed,
         reused={},
+        models=models,
         log=log,
         progress=progress,
         operation_plan=Plan(*_OPERATION_ROUNDS, _OPERATIONS_SHARE * request.seconds, _PRECISION),
@@ -248,7 +260,7 @@ def _seed(
                 f"{out} holds this condition measured in full, which no transfer replaces: give "
                 "another --out"
             )
-    return choose_seed(load_tables(request.seed_from), condition, wanted)
+    return choose_seed(find_tables(request.seed_from).tables, condition, wanted)
 
 
 def _reuse(run: _Run, request: Request, tables: tuple[LatencyTable, ...]) -> None:
@@ -296,7 +308,7 @@ def _prepare_networks(run: _Run) -> tuple[NetworkChoice, dict[str, Call]]:
         return choice, run.bench.networks(choice.all, step)
 
 
-def _time_networks(run: _Run, calls: Mapping[str, Call]) -> int:
+def _time_networks(run: _Run, calls: Mapping[str, Call], existing: Mapping[str, Call]) -> int:
     with run.progress.phase("whole networks") as step:
         return run_rounds(
             "network",
@@ -305,15 +317,22 @@ def _time_networks(run: _Run, calls: Mapping[str, Call]) -> int:
             run.log,
             run.network_plan,
             step,
+            beside=existing,
             between=run.between,
         )
 
 
-def _repeat_drifted(run: _Run, pieces: Mapping[str, Call], networks: Mapping[str, Call]) -> None:
+def _repeat_drifted(
+    run: _Run,
+    pieces: Mapping[str, Call],
+    networks: Mapping[str, Call],
+    existing: Mapping[str, Call],
+) -> None:
     """Measure again what was measured while the machine was not itself; the time is bounded."""
     phases = (
         ("operation", pieces, run.bench.time_piece),
         ("network", networks, run.bench.time_network),
+        (COMPARED, existing, run.bench.time_network),
     )
     total = run.operation_plan.seconds + run.network_plan.seconds
     if not any(spoilt_visits(phase, run.log) for phase, _, _ in phases):
@@ -324,7 +343,7 @@ def _repeat_drifted(run: _Run, pieces: Mapping[str, Call], networks: Mapping[str
     for phase, calls, measure in phases:
         if count := spoilt_visits(phase, run.log):
             with run.progress.phase(f"{count} {phase} measurements again, after drift") as step:
-                seconds = 0.5 * _REPEAT_SHARE * total
+                seconds = 0.5 * _REPEAT_SHARE * total  # existing models have theirs on top
                 repeat(phase, calls, measure, run.log, seconds, step, between=run.between)
 
 
@@ -383,6 +402,7 @@ def _estimate(run: _Run, calls: Mapping[str, Call]) -> str:
     return (
         f"measuring them, then {NETWORKS_NEEDED} whole networks to calibrate and validate: "
         f"about {total:.0f} s"
+        + (f", and {len(run.models)} existing models beside them" if run.models else "")
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import TypeVar
@@ -32,15 +32,18 @@ DTYPES: dict[str, torch.dtype] = {
 }
 
 Name = TypeVar("Name", bound=Hashable)
+Module = nn.Module | Callable[[Tensor], object]
+Guest = tuple[Module, Tensor]  # a network and the images (B, C, S, S) that it is timed on
 
 _ROUNDS_BETWEEN_CHECKS = 5
 _WARM_UP_SECONDS = 0.5  # at most, for each network: kernels, memory, clocks and threads settle
 
 
 def time_interleaved(
-    networks: Mapping[Name, nn.Module | Callable[[Tensor], object]],
+    networks: Mapping[Name, Module],
     images_BCHW: Tensor,
     *,
+    beside: Mapping[Name, Guest] | None = None,
     runtime: str = "eager",
     dtype: str = "fp32",
     seconds: float = 15.0,
@@ -55,6 +58,9 @@ def time_interleaved(
 
     networks: modules, measured as copies in evaluation mode, of `dtype`, on the images' device; or
         any callables, run as they are.
+    beside: further networks, each with images of its own, that take turns in the same rounds. They
+        take no time from the others: they have as many seconds to themselves, and leave when those
+        are spent, so that they may have fewer samples (but at least `minimum_rounds`).
     seconds: time to spend; at least `minimum_rounds` are taken whatever that costs, and fewer than
         the time allows when every 95 % interval is narrower than `precision` of its median.
     on_round: told (rounds done, seconds spent) after every round.
@@ -68,29 +74,33 @@ def time_interleaved(
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}: use one of {', '.join(DTYPES)}")
     how = usable_runtime(runtime, str(images_BCHW.device))
-    images = images_BCHW.to(DTYPES[dtype])
+    images, guests = images_BCHW.to(DTYPES[dtype]), dict(beside or {})
     timer, rng = timer_for(images.device, clock), Random(seed)
-    samples: dict[Name, list[float]] = {name: [] for name in networks}
+    samples: dict[Name, list[float]] = {name: [] for name in (*networks, *guests)}
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         calls = {
             name: how.prepare(_ready(network, images), images, None)
             for name, network in networks.items()
         }
+        for name, guest in guests.items():
+            calls[name] = prepare_guest(name, guest, dtype, runtime)
         # Only now: compilers get no priority.
         priority = stack.enter_context(measuring_priority(torch.get_num_threads()))
         for call in calls.values():
             settle(partial(_wall, timer, call), _WARM_UP_SECONDS, least=2, clock=clock)
-        begin = clock()
+        begin, guests_spent = clock(), 0.0
         for round_ in range(1, maximum_rounds + 1):
-            _one_round(calls, timer.network, samples, rng)
-            spent = clock() - begin
+            guests_spent += _one_round(calls, timer.network, samples, rng, guests, clock)
+            spent = clock() - begin - guests_spent
             if on_round:
                 on_round(round_, spent)
             if round_ >= minimum_rounds and (
-                spent >= seconds or _narrow(round_, samples, precision)
+                spent >= seconds or _narrow(round_, [samples[name] for name in networks], precision)
             ):
                 break
+            if round_ >= minimum_rounds and guests_spent >= seconds:
+                calls = {name: calls[name] for name in networks}
     return {name: Measurement(tuple(values), priority) for name, values in samples.items()}
 
 
@@ -99,27 +109,54 @@ def _one_round(
     measure: Callable[[Call], tuple[float, float]],
     samples: Mapping[Name, list[float]],
     rng: Random,
-) -> None:
+    guests: Container[Name],
+    clock: Clock,
+) -> float:
+    """Call and measure everything once; returns the seconds that guests took."""
+    guests_spent = 0.0
     order = list(calls)
     rng.shuffle(order)
     for name in order:
+        begin = clock() if name in guests else 0.0
         calls[name]()  # brings this network's weights back into the caches
         samples[name].append(measure(calls[name])[0])
+        if name in guests:
+            guests_spent += clock() - begin
+    return guests_spent
+
+
+def prepare_guest(name: object, guest: Guest, dtype: str, runtime: str = "eager") -> Call:
+    """A call, made once already, of a network that others wrote.
+
+    Whatever keeps it from running is an InputError with its name.
+    """
+    network, images = guest[0], guest[1].to(DTYPES[dtype])
+    try:
+        with torch.inference_mode():
+            call = usable_runtime(runtime, str(images.device)).prepare(
+                _ready(network, images), images, None
+            )
+            call()
+    except (RuntimeError, NotImplementedError, InputError) as error:
+        first_line = str(error).strip().split("\n", 1)[0]
+        raise InputError(
+            f"{name} cannot run in {dtype}, {runtime}, at batch {len(images)} on {images.device} "
+            f"({first_line}): leave it out of the comparison, or change one of these"
+        ) from error
+    return call
 
 
 def _wall(timer: Timer, call: Call) -> float:
     return timer.network(call)[0]
 
 
-def _narrow(round_: int, samples: Mapping[Name, list[float]], precision: float) -> bool:
+def _narrow(round_: int, samples: Sequence[list[float]], precision: float) -> bool:
     if round_ % _ROUNDS_BETWEEN_CHECKS:
         return False
-    return all(relative_width(values) < precision for values in samples.values())
+    return all(relative_width(values) < precision for values in samples)
 
 
-def _ready(
-    network: nn.Module | Callable[[Tensor], object], images: Tensor
-) -> nn.Module | Callable[[Tensor], object]:
+def _ready(network: Module, images: Tensor) -> Module:
     if not isinstance(network, nn.Module):
         return network
     # A copy: the caller's weights keep their device, type and mode.

@@ -1,9 +1,9 @@
 """The log of a table in the making: every measurement is on the disk before the next one starts.
 
 Lines: one `header` that says what is being measured, `operation` lines, one `networks` line with
-the whole networks chosen, `network` lines, and `anchor` lines all through. Their order is the order
-in time: the seconds of all lines before one say when it was measured, pauses of a killed run left
-out. A run that was killed continues from here.
+the whole networks chosen, `network` and `compared` lines, and `anchor` lines all through. Their
+order is the order in time: the seconds of all lines before one say when it was measured, pauses of
+a killed run left out. A run that was killed continues from here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from vitresnas.latency.networks import NetworkChoice
 from vitresnas.latency.timing import positive
 
 VERSION = 2
+COMPARED = "compared"  # existing models, which are timed in the rounds of the networks
+PHASES = ("operation", "network", COMPARED)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Visit:
     `seconds` is the whole visit, warm-up included: it is what the time budget is spent on.
     """
 
-    phase: str  # "operation" or "network"
+    phase: str  # one of PHASES
     round: int
     item: str
     host: float
@@ -96,7 +98,7 @@ class PartialLog:
         for number, line in enumerate(lines, start=2):
             where = f"line {number} of {self.path}"
             fields = Fields(line, where)
-            kind = fields.text("type", choices=("operation", "networks", "network", "anchor"))
+            kind = fields.text("type", choices=("networks", "anchor", *PHASES))
             if kind == "networks":
                 self.networks = NetworkChoice.take(fields)
             elif kind == "anchor":

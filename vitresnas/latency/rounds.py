@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from random import Random
 
 from vitresnas.latency.drift import drifted
-from vitresnas.latency.partial import PartialLog, Visit
+from vitresnas.latency.partial import COMPARED, PartialLog, Visit
 from vitresnas.latency.progress import Step
 from vitresnas.latency.runtime import Call
 from vitresnas.latency.statistics import Clock, p10_width
 
 Measure = Callable[[Call], tuple[float, float]]
+NOTHING: Mapping[str, Call] = {}
 
 REPEATS = 1000  # rounds from here on repeat what drift had spoilt
 _LEAST_CLEAN = 3  # samples outside drifted stretches, to do without those inside
@@ -54,29 +55,35 @@ def run_rounds(
     plan: Plan,
     step: Step,
     *,
+    beside: Mapping[str, Call] = NOTHING,
     between: Callable[[], object] = lambda: None,
     clock: Clock = time.perf_counter,
 ) -> int:
     """Visit every call once per round, skipping what the log holds already; returns the rounds.
+
+    `beside`: further calls that take turns in the same rounds, logged as `COMPARED`. They take no
+    time from the others: they have the plan's bounds to themselves, and leave once those are met.
 
     `between` is called before every visit (the anchor's occasion); what it takes is not counted.
     When to stop, and which items are narrow enough to be left out, depends on logged times alone:
     a run that was killed goes on as it would have.
     """
     rounds = 0
-    visit = _Visitor(phase, calls, measure, log, between, clock)
-    wanted = list(calls)
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+    visit = _Visitor({**calls, **beside}, measure, log, between, clock)
+    wanted, guests = list(calls), list(beside)
+    samples: dict[str, list[float]] = {name: [] for name in (*calls, *beside)}
     while wanted and not plan.enough(rounds, log.seconds(phase, rounds)):
-        order = list(wanted)
+        order = [(phase, item) for item in wanted] + [(COMPARED, item) for item in guests]
         Random(f"{phase} {rounds}").shuffle(order)
-        for position, item in enumerate(order):
-            visit(rounds, item)
-            samples[item].append(log.visits[phase, rounds, item].host)
+        for position, (kind, item) in enumerate(order):
+            visit(kind, rounds, item)
+            samples[item].append(log.visits[kind, rounds, item].host)
             done = rounds + (position + 1) / len(order)
             step(_fraction(plan, done, log.seconds(phase, rounds + 1)), f"round {rounds + 1}")
-        wanted = [item for item in wanted if not plan.narrow(samples[item])]
         rounds += 1
+        wanted = [item for item in wanted if not plan.narrow(samples[item])]
+        if plan.enough(rounds, log.seconds(COMPARED, rounds)):
+            guests = []
     return rounds
 
 
@@ -97,7 +104,7 @@ def repeat(
     """
     spoilt = {item: count for item, count in lacking(phase, log).items() if item in calls}
     first = {item: REPEATS + _repeats(visits) for item, visits in log.by_item(phase).items()}
-    visit = _Visitor(phase, calls, measure, log, between, clock)
+    visit = _Visitor(calls, measure, log, between, clock)
     total, taken, begin = sum(spoilt.values()), 0, clock()
     for turn in range(max(spoilt.values(), default=0)):
         order = [item for item, count in spoilt.items() if count > turn]
@@ -105,7 +112,7 @@ def repeat(
         for item in order:
             if clock() - begin >= seconds:
                 return taken
-            visit(first[item] + turn, item)
+            visit(phase, first[item] + turn, item)
             taken += 1
             step(max(taken / total, min((clock() - begin) / seconds, 1.0)), "taken again")
     return taken
@@ -150,19 +157,18 @@ class _Visitor:
 
     def __init__(
         self,
-        phase: str,
         calls: Mapping[str, Call],
         measure: Measure,
         log: PartialLog,
         between: Callable[[], object],
         clock: Clock,
     ) -> None:
-        self._phase, self._calls, self._measure, self._log = phase, calls, measure, log
+        self._calls, self._measure, self._log = calls, measure, log
         self._between, self._clock = between, clock
         self._last = clock()
 
-    def __call__(self, round_: int, item: str) -> None:
-        if self._log.has(self._phase, round_, item):
+    def __call__(self, phase: str, round_: int, item: str) -> None:
+        if self._log.has(phase, round_, item):
             return
         begin = self._clock()
         self._between()
@@ -171,7 +177,7 @@ class _Visitor:
         now = self._clock()
         # From visit to visit, so that logging counts as time spent too.
         seconds = round(now - self._last, 6)
-        self._log.record(Visit(self._phase, round_, item, host, device, seconds))
+        self._log.record(Visit(phase, round_, item, host, device, seconds))
         self._last = now
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from vitresnas.errors import FileFormatError, InputError, MismatchError, MissingLatency
 from vitresnas.files import Fields, JsonObject, read_json, write_json
 from vitresnas.latency.calibration import Calibration
+from vitresnas.latency.compared import Compared
 from vitresnas.latency.condition import Condition
 from vitresnas.latency.drift import Drift
 from vitresnas.latency.energy import Energy
@@ -25,7 +26,7 @@ from vitresnas.space.architecture import Architecture
 from vitresnas.space.operations import Operation, operation_from_json, operations
 
 KIND = "latency_table"
-VERSION = 2
+VERSION = 3
 
 SINCE_VERSION_2 = ("calibration_networks", "drift", "memory", "energy", "telemetry", "transfer")
 
@@ -82,6 +83,7 @@ class LatencyTable:
     energy: Energy | None = None
     telemetry: JsonObject | None = field(default=None, hash=False)
     transfer: Transfer | None = None
+    compared: tuple[Compared, ...] = ()  # existing models, timed in the rounds of the networks
 
     def milliseconds(self, architecture: Architecture) -> float:
         """Predicted time of one batch. Raises MissingLatency for a piece that is not priced."""
@@ -156,6 +158,7 @@ class LatencyTable:
             "energy": self.energy and self.energy.to_json(),
             "telemetry": self.telemetry,
             "transfer": self.transfer and self.transfer.to_json(),
+            "compared": [model.to_json() for model in self.compared],
         }
 
     @classmethod
@@ -179,6 +182,7 @@ class LatencyTable:
             energy=_optional(reader, "energy", Energy.from_json, where),
             telemetry=_optional(reader, "telemetry", _looks, where),
             transfer=_optional(reader, "transfer", Transfer.from_json, where),
+            compared=reader.items("compared", Compared.from_json),
         )
         reader.done()
         if len(table._by_operation) != len(table.entries):
@@ -188,7 +192,7 @@ class LatencyTable:
 
 def load_tables(path: str | Path) -> tuple[LatencyTable, ...]:
     """Every condition of a file. Raises InputError or FileFormatError."""
-    reader = Fields(read_json(path, KIND, VERSION, {1: _from_version_1}), str(path))
+    reader = Fields(read_json(path, KIND, VERSION, _UPGRADES), str(path))
     tables = reader.items("conditions", LatencyTable.from_json)
     reader.done()
     if not tables:
@@ -290,12 +294,25 @@ def _entry_from_json(value: object, where: str) -> Entry:
 
 def _from_version_1(document: JsonObject) -> JsonObject:
     """Version 1 knew nothing of what version 2 may hold; nothing else changed."""
-    conditions = document.get("conditions")
-    if isinstance(conditions, list):
-        for condition in conditions:
-            if isinstance(condition, dict):
-                condition.update(dict.fromkeys(SINCE_VERSION_2))
+    for condition in _conditions(document):
+        condition.update(dict.fromkeys(SINCE_VERSION_2))
     return document
+
+
+def _from_version_2(document: JsonObject) -> JsonObject:
+    """Before version 3 no existing models were timed."""
+    for condition in _conditions(document):
+        condition["compared"] = []
+    return document
+
+
+def _conditions(document: JsonObject) -> list[JsonObject]:
+    """What looks like a condition; the rest is complained about when it is read."""
+    found = document.get("conditions")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+_UPGRADES = {1: _from_version_1, 2: _from_version_2}
 
 
 def _optional(
