@@ -51,10 +51,20 @@ def test_the_golden_search_of_schema_1_is_read_for_ever():
     assert not result.best.checks and not result.history[0].costs
 
 
-def test_the_golden_search_of_schema_2_is_read_and_written_again(tmp_path):
-    path = Path(__file__).parent / "golden" / "search_result_2.json"
-    result = SearchResult.load(path)
+def test_the_golden_search_of_schema_2_is_read_for_ever():
+    result = SearchResult.load(Path(__file__).parent / "golden" / "search_result_2.json")
+    assert result.compared == () and result.table_difference == ()
     assert [check.verdict for check in result.best.checks] == ["met", "met", "unproven"]
     assert result.history[0].cost("peak_memory") == 1.5e6 and result.per_class["names"]
+
+
+def test_the_golden_search_of_schema_3_is_read_and_written_again(tmp_path):
+    path = Path(__file__).parent / "golden" / "search_result_3.json"
+    result = SearchResult.load(path)
+    timed, untimed = result.compared
+    assert timed.model.label == "deit_tiny_patch16_224@224" and timed.speed
+    assert untimed.images_per_second is None
+    fields = [found.field for found in result.table_difference]
+    assert fields == ["device", "threads", "versions.cuda"]
     result.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.errors import InputError
 from vitresnas.files import Fields, JsonObject
 from vitresnas.latency.runtime import runtime_name
+from vitresnas.search.compared import ComparedModel
 from vitresnas.search.constraint import Target
 
 MISSED = 4
@@ -24,15 +25,22 @@ class Verification:
     """A model's speed here and now; `verdict` is "met" or "missed".
 
     speed: images_per_second, interval_95, samples, priority, and, where the largest network of
-    its space is known, relative and relative_interval_95.
+    its space is known, relative and relative_interval_95. compared: the existing models that its
+    search asked for, timed in the same rounds.
     """
 
     verdict: str
     target: JsonObject
     speed: JsonObject
+    compared: tuple[ComparedModel, ...] = ()
 
     def to_json(self) -> JsonObject:
-        return asdict(self)
+        return {
+            "verdict": self.verdict,
+            "target": self.target,
+            "speed": self.speed,
+            "compared": [found.to_json() for found in self.compared],
+        }
 
 
 def verify(
@@ -48,16 +56,20 @@ def verify(
 ) -> Verification:
     """Time the model in `directory` beside its space's largest network and update its card.
 
-    What is not given is taken from the card of a search; for other models from this machine's
-    defaults, and then an absolute target must be given. Raises InputError where one is missing.
+    A search around it that was left unproven for this device is completed too. What is not given is
+    taken from the card of a search; for other models from this machine's defaults, and then an
+    absolute target must be given. Raises InputError where one is missing.
     """
     import torch
 
     from vitresnas.latency.environment import describe_environment
+    from vitresnas.latency.existing import guests
     from vitresnas.latency.measure import time_interleaved
     from vitresnas.latency.request import default_batch_size, device_name, resolve_device
     from vitresnas.models import create_model
     from vitresnas.models.model_directory import load_model, read_card, update_card
+    from vitresnas.search.complete import complete
+    from vitresnas.search.prove import speed_of
     from vitresnas.search.timing import SECONDS, example_images, threads
     from vitresnas.space import Architecture
 
@@ -83,6 +95,10 @@ def verify(
         "dtype": dtype or asked.text("dtype", default="fp32"),
         "runtime": runtime or asked.text("runtime", default="eager"),
     }
+    compared = Fields({"compared": card.get("compared", [])}, where).items(
+        "compared", ComparedModel.from_json
+    )
+    beside = guests([found.model for found in compared], batch_size, place)
     networks = {"model": model}
     if "largest" in card:
         # The largest net's speed does not depend on its weights.
@@ -92,21 +108,19 @@ def verify(
         times = time_interleaved(
             networks,
             example_images(architecture, batch_size, place),
+            beside=beside,
             seconds=SECONDS if seconds is None else seconds,
             **condition,
         )
-    speed: JsonObject = {
-        "images_per_second": times["model"].images_per_second(batch_size),
-        "interval_95": times["model"].images_per_second_interval_95(batch_size),
-        "samples": len(times["model"].samples_milliseconds),
-        "priority": times["model"].priority,
-    }
+    reference = times.get("largest", times["model"])
+    speeds = {name: speed_of(time, reference, batch_size) for name, time in times.items()}
+    speed = asdict(speeds["model"])
     least = target.amount
-    if "largest" in times:
-        speed["relative"], speed["relative_interval_95"] = times["model"].speedup_over(
-            times["largest"]
-        )
-        least = target.images_per_second(times["largest"].images_per_second(batch_size))
+    if "largest" in speeds:
+        least = target.images_per_second(speeds["largest"].images_per_second)
+    else:
+        del speed["relative"], speed["relative_interval_95"]
+    compared = tuple(replace(found, speed=speeds[found.model.label]) for found in compared)
     lower = speed["relative_interval_95" if target.relative else "interval_95"][0]
     verification = Verification(
         verdict="met" if lower >= target.amount else "missed",
@@ -122,8 +136,16 @@ def verify(
             "device": device_name(place),
         },
         speed=speed,
+        compared=compared,
     )
-    update_card(directory, {**verification.to_json(), "environment": describe_environment()})
+    environment, checks = describe_environment(), {}
+    if "largest" in times:
+        ordered = [times[name] for name in ("largest", "model", *beside)]
+        told = (architecture.id, verification.target, ordered, environment)
+        if done := complete(directory.parent, *told):
+            verification = replace(verification, verdict=done.verdict)
+            checks = {"checks": [found.to_json() for found in done.best.checks]}
+    update_card(directory, {**verification.to_json(), **checks, "environment": environment})
     return verification
 
 
@@ -179,6 +201,7 @@ def _summary(found: Verification) -> str:
     if "relative" in speed:
         low, high = speed["relative_interval_95"]
         lines[-1] += f", {speed['relative']:.2f}x the largest ({low:.2f} to {high:.2f})"
+    lines += [f"  beside    {model}" for model in found.compared]
     return "\n".join(lines)
 
 

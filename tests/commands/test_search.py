@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -17,9 +18,12 @@ from vitresnas.models.model_directory import load_model, read_card
 from vitresnas.search import SearchResult
 from vitresnas.search.__main__ import main, summary
 from vitresnas.search.best import main as best
+from vitresnas.search.constraint import Target
+from vitresnas.search.job import SearchRequest, create_job
 from vitresnas.space import Architecture, AttentionOperation, macs
 from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import save_supernet
+from vitresnas.verify import main as verify
 
 
 def honest(operation):
@@ -98,6 +102,7 @@ def test_a_finished_search_is_read_and_not_done_again(searched, search_kit, caps
         (["--throughput-target", "0.8x"], "target '0.7x', this command's is '0.8x'"),
         (["--seed", "1"], "seed 0, this command's is 1"),
         (["--constraint", "macs=2M"], "constraints []"),
+        (["--compare", "resnet18"], "compare"),
     ],
 )
 def test_a_folder_of_another_search_is_refused_by_the_setting_that_differs(
@@ -186,10 +191,14 @@ def test_a_winner_that_misses_exits_4_and_writes_its_result(search_kit, tmp_path
 
     table = search_kit.write_table("wishful.json", price=wishful)
     arguments = [*search_kit.arguments, "--latency-table", table, "--throughput-target", "20x"]
+    arguments += ["--compare", "test_resnet@32"]
     assert main([*arguments, "--out", str(tmp_path / "out"), "--json"]) == 4
     document = json.loads(capsys.readouterr().out)
     assert document["verdict"] == "missed"
     assert 1 <= len(document["rounds"]) <= 3
+    (beside,) = document["compared"]
+    low, high = beside["measured_relative_interval_95"]
+    assert beside["name"] == "test_resnet" and low <= beside["measured_relative"] <= high
     assert document["best"]["measured_relative_interval_95"][0] < 20
     assert read_card(tmp_path / "out" / "model")["verdict"] == "missed"
 
@@ -286,20 +295,6 @@ def test_the_winner_is_proved_in_the_table_s_runtime(search_kit, tmp_path, capsy
     assert len(compilations) > 10 and document["rounds"]
 
 
-def test_a_foreign_table_that_is_accepted_leaves_the_verdict_unproven(search_kit, tmp_path, capsys):
-    table = search_kit.write_table("foreign.json", device="Abacus 3000")
-    arguments = [*search_kit.arguments, "--latency-table", table, "--accept-foreign-table"]
-    arguments += ["--throughput-target", "1.2x", "--out", str(tmp_path / "out"), "--json"]
-    assert main(arguments) == 0
-    printed = capsys.readouterr()
-    document = json.loads(printed.out)
-    assert document["verdict"] == "unproven" and document["rounds"] == []
-    assert document["best"]["measured_images_per_second"] is None
-    assert document["target"]["device"] == "Abacus 3000"
-    assert "warning" in printed.err and "Abacus 3000" in printed.err
-    assert (tmp_path / "out" / "search.png").exists()
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -316,6 +311,8 @@ def test_a_foreign_table_that_is_accepted_leaves_the_verdict_unproven(search_kit
         ["--space", "nowhere"],
         ["--data", "/nowhere"],
         ["--latency-table", "/nowhere.json"],
+        ["--latency-table", "abacus-3000"],
+        ["--compare", "deit_smal_patch16_224"],
     ],
 )
 def test_bad_arguments_are_one_sentence_and_exit_2(search_kit, tmp_path, capsys, arguments):
@@ -460,3 +457,53 @@ def test_nsga2_makes_a_front_over_what_it_is_asked_for(search_kit, tmp_path, cap
         for other in point.values():
             better = all(a <= b for a, b in zip(other, point[identifier], strict=True))
             assert not better or other == point[identifier]
+
+
+@pytest.fixture
+def one_core():
+    """Another device than this one: the same machine with a single core."""
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("needs two cores, to be another device with one")
+    os.sched_setaffinity(0, {min(cores)})
+    yield lambda: os.sched_setaffinity(0, cores)
+    os.sched_setaffinity(0, cores)
+
+
+def test_what_a_foreign_table_left_unproven_is_completed_on_its_device(
+    search_kit, tmp_path, capsys, one_core
+):
+    out, back_home = tmp_path / "out", one_core
+    arguments = [*search_kit.arguments, "--accept-foreign-table"]  # a table of all cores
+    arguments += ["--throughput-target", "0.7x", "--out", str(out), "--compare", "test_resnet@32"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("unproven: 0.7x") and "not timed" in printed.out
+    assert "cores there and" in printed.out and f"vitresnas verify {out}" in printed.err
+    before = SearchResult.load(out / "search_result.json")
+    assert before.verdict == "unproven" and not before.rounds and before.best.speed is None
+    assert before.table_difference[0].field == "device"
+
+    assert verify([str(out)]) == 0  # here it is met, which proves nothing about that device
+    assert "stays unproven: it asks for device" in capsys.readouterr().err
+    assert SearchResult.load(out / "search_result.json") == before
+
+    back_home()
+    picture = (out / "search.png").read_bytes()
+    assert verify([str(out)]) == 0
+    assert "was unproven and is met now" in capsys.readouterr().err
+    after = SearchResult.load(out / "search_result.json")
+    assert after.verdict == "met" and after.best.speed and after.largest.speed
+    assert after.history == before.history and after.best.candidate == before.best.candidate
+    assert after.compared[0].speed and after.environment["searched_on"]
+    assert (out / "search.png").read_bytes() != picture
+    assert read_card(out / "model")["compared"] == [after.compared[0].to_json()]
+
+
+def test_a_shipped_table_is_taken_by_name_and_its_difference_told(tmp_path, one_core):
+    target = Target.parse("2x")
+    job = create_job(SearchRequest(target, latency_table="cpu-xeon-2core", out=tmp_path))
+    assert job.foreign and job.table.condition.space_id == job.space.id
+    device = job.difference[0]
+    assert device.field == "device" and str(device.table).endswith("2 cores")
+    assert str(device.here).endswith("1 cores")

@@ -11,6 +11,7 @@ from vitresnas.latency.table import LatencyTable
 from vitresnas.latency.validation import Pair, Validation
 from vitresnas.report.chart import Chart, Point, Series
 from vitresnas.report.drift import anchor_chart
+from vitresnas.report.existing import timed_section, timed_series
 from vitresnas.report.page import charts, facts, page, section, table, text
 from vitresnas.report.scale import Axis, number
 from vitresnas.report.words import describe, describe_pair
@@ -59,12 +60,14 @@ def _condition(found: LatencyTable, beside: str) -> list[str]:
                 f"{check.worst_percent:.1f} % at worst (Kendall tau {check.kendall_tau:.2f})."
             ),
             charts(
-                _agreement(check, found.validation_uniform), _macs_chart(pairs, by_macs, by_table)
+                _agreement(check, found.validation_uniform),
+                _macs_chart(pairs, timed_series(found.compared), by_macs, by_table),
             ),
             charts(_residuals(check, found.validation_uniform), _drift(pairs), *anchor),
             text(str(found.drift) if found.drift else "drift: not recorded in this table"),
             charts(*_costs(found)),
         ),
+        timed_section(found.compared),
         beside,
         section(
             "The correction on top of the sum of pieces",
@@ -141,7 +144,9 @@ def _residuals(spaced: Validation, uniform: Validation) -> Chart:
     )
 
 
-def _macs_chart(pairs: Sequence[Pair], by_macs: float, by_table: float) -> Chart:
+def _macs_chart(
+    pairs: Sequence[Pair], existing: tuple[Series, ...], by_macs: float, by_table: float
+) -> Chart:
     points = tuple(
         Point(
             _macs(pair),
@@ -156,7 +161,7 @@ def _macs_chart(pairs: Sequence[Pair], by_macs: float, by_table: float) -> Chart
         "MACs against measured time: why measuring matters",
         Axis("multiply-accumulates", log=True),
         Axis("measured, ms", log=True),
-        (Series("", points),),
+        (Series("networks of the space" if existing else "", points), *existing),
         f"Ordered by MACs, {wrong:.1f} % of all pairs of networks stand in the wrong order; "
         f"ordered by this table, {ours:.1f} %.",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vitresnas.report.existing import compared_table
 from vitresnas.report.networks import networks
 from vitresnas.report.page import Tile, charts, columns, facts, page, section, table, text, tiles
 from vitresnas.report.scale import number
@@ -36,9 +37,10 @@ def search_page(result: SearchResult, name: str) -> str:
             tiles(*_tiles(result)),
             section("Every network that was scored", columns(drawn.front().svg(), COMPARE)),
             section("The winner, stage by stage", _winner(result)),
-            section("Proof", _proof(drawn), _finalists(result)),
+            section("Proof", _proof(drawn), _finalists(result), compared_table(result.compared)),
             section("Constraints", _constraints(result)),
             section("How it was found", columns(drawn.history().svg(), _seconds(result))),
+            _difference(result),
             columns(
                 section("Settings", facts(result.settings)),
                 section("Environment", facts(result.environment)),
@@ -168,6 +170,13 @@ def _constraints(result: SearchResult) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.5g}" if value < 1e4 else f"{value:,.0f}"
+
+
+def _difference(result: SearchResult) -> str:
+    """Where the table's machine is not the one that searched."""
+    rows = [(found.field, found.table or "", found.here or "") for found in result.table_difference]
+    title = "The latency table is of another machine, or of this one in another state"
+    return section(title, table(("field", "table", "search"), rows)) if rows else ""
 
 
 def _seconds(result: SearchResult) -> str:

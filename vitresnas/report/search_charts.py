@@ -9,12 +9,13 @@ from vitresnas.report.chart import Chart, Point, Series
 from vitresnas.report.intervals import Intervals, Row
 from vitresnas.report.scale import Axis
 from vitresnas.report.words import summarise
-from vitresnas.search.candidate import Candidate, Finalist
+from vitresnas.search.candidate import Candidate, Finalist, Speed
 from vitresnas.search.result import SearchResult
 from vitresnas.search.speed_axis import SpeedAxis
 
 # By the number of its parents; what crosses two networks may mutate their child as well.
 ORIGINS = ("drawn at random", "mutated from one", "crossed from two")
+_LONGEST = 26  # characters beside a row
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,11 @@ class SearchCharts:
                 style, colour, name = "stars", "accent", "winner "
             elif candidate.id == result.largest.candidate.id:
                 style, colour, name = "squares", "plain", "largest "
-            words = f"{self.speed.text(value)} ({' to '.join(map(self.speed.text, interval))})"
             predicted = self.speed.predicted(candidate)
             rows.append(
                 Row(
                     f"{name}{candidate.id}",
-                    words,
+                    self._words(finalist.speed),
                     value,
                     interval,
                     predicted,
@@ -132,6 +132,7 @@ class SearchCharts:
                     candidate.id,
                 )
             )
+        rows += [self._beside(one.model.label, one.speed) for one in result.compared if one.speed]
         return Intervals(
             "Timed beside each other",
             f"measured speed, {self.speed.words}",
@@ -139,6 +140,16 @@ class SearchCharts:
             verticals=self._target(),
             note="Median and 95 % interval; rings: what the latency table predicted.",
         )
+
+    def _beside(self, name: str, speed: Speed) -> Row:
+        """An existing model."""
+        value, interval = self.speed.measured(speed)
+        short = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        return Row(short, self._words(speed), value, interval, None, "diamonds", "c3", name)
+
+    def _words(self, speed: Speed) -> str:
+        value, interval = self.speed.measured(speed)
+        return f"{self.speed.text(value)} ({' to '.join(map(self.speed.text, interval))})"
 
     def _target(self) -> tuple[tuple[float, str], ...]:
         target = self.result.target

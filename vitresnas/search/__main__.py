@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from vitresnas.doors import Parser, door, print_json
 from vitresnas.errors import InputError
+from vitresnas.latency.compared import names_asked
+from vitresnas.latency.difference import in_words
 from vitresnas.latency.runtime import runtime_name, runtime_names
+from vitresnas.latency.shipped import shipped_devices
 from vitresnas.search.constraint import COSTS, Constraint, Target, parse_constraint
 from vitresnas.search.objectives import OBJECTIVES, parse_objectives
 from vitresnas.search.strategies import STRATEGIES
@@ -50,7 +53,12 @@ def _parser() -> Parser:
     add("--space", default="digits", help="a space by name or file (default digits)")
     add("--data", help="digits (default), a folder of images, or of Parquet files")
     add("--supernet", type=Path, help="a trained super-network; without it one is trained")
-    add("--latency-table", type=Path, help="a measured table; without it this machine is measured")
+    add(
+        "--latency-table",
+        metavar="FILE|DEVICE",
+        help="a measured table, or a device whose table comes with vitresnas "
+        f"({', '.join(shipped_devices())}); without it this machine is measured",
+    )
     add("--batch-size", type=_WholeNumber(1), help="images per batch when timed")
     add("--dtype", choices=("fp32", "bf16", "fp16"), help="number type when timed")
     add("--runtime", type=runtime_name, help=", ".join(runtime_names()))
@@ -70,13 +78,21 @@ def _parser() -> Parser:
         metavar="NAME=VALUE",
         help=f"a further bound, as in macs=20M; may be repeated; names: {', '.join(COSTS)}",
     )
+    add(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="time a timm model beside the finalists, as in deit_small_patch16_224, at its own "
+        "image size or as NAME@SIZE; several by commas or repeated",
+    )
     add("--seed", type=_WholeNumber(0), default=0, help="of every random choice (default 0)")
     add("--out", type=Path, default=Path("runs/search"), help="folder (default runs/search)")
     add("--log", type=Path, help="evaluation log to share with other searches (default in --out)")
     add(
         "--accept-foreign-table",
         action="store_true",
-        help='search for the device of a table measured elsewhere; the verdict is "unproven"',
+        help='search for the device of a file measured elsewhere; the verdict is "unproven"',
     )
     add(
         "--proof-seconds",
@@ -112,6 +128,7 @@ def _search(argv: Sequence[str] | None, workers: Workers | None) -> int:
         target=target,
         constraints=constraints,
         objectives=() if arguments.objectives is None else parse_objectives(arguments.objectives),
+        compare=names_asked(arguments.compare),
         **{name: getattr(arguments, name) for name in _PASSED_ON},
     )
     result = run(request, _training_for, workers)
@@ -159,6 +176,9 @@ def summary(result: SearchResult) -> str:
             f"{high:,.0f}), {best.speed.relative:.2f}x the largest ({low_x:.2f} to {high_x:.2f})"
         )
     lines += [f"  {'bound':<13} {check}" for check in best.checks[1:]]
+    lines += [f"  {'beside':<13} {model}" for model in result.compared]
+    if result.table_difference:
+        lines.append(f"  {'table':<13} {in_words(result.table_difference)}")
     lines += [
         f"  predicted     {best.candidate.predicted_images_per_second:,.0f} images/s",
         f"  network       {best.candidate.id}: {best.candidate.macs / 1e6:,.1f} M MACs, "

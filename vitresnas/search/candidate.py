@@ -152,42 +152,55 @@ class Finalist:
         return verdict_of(self.checks)
 
     def to_json(self) -> JsonObject:
-        timed = self.speed
         return {
             **self.candidate.to_json(),
-            "measured_images_per_second": timed and timed.images_per_second,
-            "measured_interval_95": timed and list(timed.interval_95),
-            "measured_relative": timed and timed.relative,
-            "measured_relative_interval_95": timed and list(timed.relative_interval_95),
-            "measured_samples": timed and timed.samples,
-            "measured_priority": timed and timed.priority,
+            **speed_to_json(self.speed),
             "checks": [check.to_json() for check in self.checks],
         }
 
     @classmethod
     def from_json(cls, value: object, where: str = "the finalist") -> Finalist:
         fields = Fields(value, where)
-        candidate = Candidate.take(fields, where)
-        median = optional_number(fields, "measured_images_per_second")
-        rest = [
-            fields.take(f"measured_{name}")
-            for name in ("interval_95", "relative", "relative_interval_95", "samples", "priority")
-        ]
-        speed: Speed | None = None
-        if median is not None:
-            speed = Speed(
-                median,
-                _interval(fields, "measured_interval_95"),
-                fields.number("measured_relative", minimum=0),
-                _interval(fields, "measured_relative_interval_95"),
-                fields.integer("measured_samples"),
-                fields.text("measured_priority"),
-            )
-        elif any(item is not None for item in rest):
-            raise FileFormatError(f"{where} has an interval without a measured speed")
-        checks = fields.items("checks", Check.from_json)
+        found = cls(
+            Candidate.take(fields, where),
+            take_speed(fields, where),
+            fields.items("checks", Check.from_json),
+        )
         fields.done()
-        return cls(candidate, speed, checks)
+        return found
+
+
+def speed_to_json(timed: Speed | None) -> JsonObject:
+    """The fields of a measured speed; all null where none was taken."""
+    return {
+        "measured_images_per_second": timed and timed.images_per_second,
+        "measured_interval_95": timed and list(timed.interval_95),
+        "measured_relative": timed and timed.relative,
+        "measured_relative_interval_95": timed and list(timed.relative_interval_95),
+        "measured_samples": timed and timed.samples,
+        "measured_priority": timed and timed.priority,
+    }
+
+
+def take_speed(fields: Fields, where: str) -> Speed | None:
+    """Read those fields out of a larger object. Raises FileFormatError."""
+    median = optional_number(fields, "measured_images_per_second")
+    rest = [
+        fields.take(f"measured_{name}")
+        for name in ("interval_95", "relative", "relative_interval_95", "samples", "priority")
+    ]
+    if median is None:
+        if any(item is not None for item in rest):
+            raise FileFormatError(f"{where} has an interval without a measured speed")
+        return None
+    return Speed(
+        median,
+        _interval(fields, "measured_interval_95"),
+        fields.number("measured_relative", minimum=0),
+        _interval(fields, "measured_relative_interval_95"),
+        fields.integer("measured_samples"),
+        fields.text("measured_priority"),
+    )
 
 
 def optional_number(fields: Fields, name: str) -> float | None:

@@ -10,11 +10,19 @@ from pathlib import Path
 
 from vitresnas.data import Data, load_data
 from vitresnas.doors import say
-from vitresnas.errors import UnreachableTarget
+from vitresnas.errors import InputError, UnreachableTarget
 from vitresnas.files import JsonObject
-from vitresnas.latency import LatencyTable, load_tables, select_table
+from vitresnas.latency import LatencyTable, select_table
+from vitresnas.latency.compared import misfit
+from vitresnas.latency.difference import Difference, differences, in_words
+from vitresnas.latency.environment import versions
+from vitresnas.latency.existing import find_models, guests
+from vitresnas.latency.measure import prepare_guest
 from vitresnas.latency.request import Request as LatencyRequest
-from vitresnas.latency.request import device_name, resolve_device
+from vitresnas.latency.request import device_name, machine, resolve_device
+from vitresnas.latency.runtime import usable_runtime
+from vitresnas.latency.shipped import find_tables
+from vitresnas.search.compared import ComparedModel, from_table, untimed
 from vitresnas.search.constraint import Constraint, Target, costs_of, refuse_twice
 from vitresnas.search.evolution import Evolution
 from vitresnas.search.lean import find_lean
@@ -28,13 +36,16 @@ from vitresnas.space import SearchSpace, load_space
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What a user asks for. None leaves a choice to the table, the data or this machine."""
+    """What a user asks for. None leaves a choice to the table, the data or this machine.
+
+    `latency_table`: a file, or the name of a device whose table comes with the project.
+    """
 
     target: Target
     space: str = "digits"
     data: str | None = None
     supernet: Path | None = None
-    latency_table: Path | None = None
+    latency_table: str | Path | None = None
     batch_size: int | None = None
     dtype: str | None = None
     runtime: str | None = None
@@ -48,6 +59,7 @@ class SearchRequest:
     log: Path | None = None  # evaluations shared with other searches; None for one in `out`
     accept_foreign_table: bool = False
     proof_seconds: float = SECONDS
+    compare: tuple[str, ...] = ()  # existing models, each NAME or NAME@SIZE of timm's
 
 
 @dataclass(frozen=True)
@@ -60,12 +72,18 @@ class Job:
     prices: TablePrices
     reach: Reach
     device: str
-    foreign: bool  # the table is of another device, so nothing can be proved here
+    difference: tuple[Difference, ...]  # between the table's machine and this one
+    compare: tuple[ComparedModel, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def table(self) -> LatencyTable:
         return self.prices.table
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the table is of another device, so that nothing can be proved here."""
+        return any(one.field == "device" for one in self.difference)
 
     @property
     def predicted_largest(self) -> float:
@@ -110,33 +128,70 @@ def create_job(request: SearchRequest) -> Job:
         data = load_data(request.data, image_size=space.image_size)
         space = space.with_data(classes=len(data.class_names))
     find_lean(space, request.constraints, None)  # refuses a bound that no network keeps
+    models = find_models(request.compare)
+    if notice := misfit(models, space.image_size, space.classes):
+        say(notice)
     device = resolve_device(request.device)
-    foreign = False
+    difference: tuple[Difference, ...] = ()
     tables: tuple[LatencyTable, ...] = ()
     if request.latency_table is None:
         with phase(seconds, "latency_table"):
             table = prepare_table(space, _latency_request(request))
     else:
-        here = device_name(device)
-        tables = load_tables(request.latency_table)
-        table = select_table(
-            tables,
-            batch_size=request.batch_size,
-            dtype=request.dtype,
-            runtime=request.runtime,
-            threads=request.threads,
-            device=None if request.accept_foreign_table else here,
-            space_id=space.id,
-            where=str(request.latency_table),
-        )
-        foreign = table.condition.device != here
+        table, tables = _given_table(request, request.latency_table, space, device)
+        difference = _difference(request, table, device)
     prices = TablePrices(table, tables)
     costs_of(space.largest, prices, request.objectives)  # refuses what this table does not tell
     reach = throughput_reach(space, prices)
-    job = Job(request, space, data, prices, reach, device, foreign, seconds)
+    compare = from_table(models, table)
+    job = Job(request, space, data, prices, reach, device, difference, compare, seconds)
     _check_target(job)
     find_lean(space, job.constraints, prices)  # now also what only a table knows, and all together
+    _say_difference(job)
+    if not job.foreign:
+        _try_compared(job)
     return job
+
+
+def _given_table(
+    request: SearchRequest, name: str | Path, space: SearchSpace, device: str
+) -> tuple[LatencyTable, tuple[LatencyTable, ...]]:
+    """The condition asked for, and all that lie beside it.
+
+    A table of another device is taken only when the user says so: by the name of a device, or with
+    a file by `accept_foreign_table`.
+    """
+    found = find_tables(name)
+    any_device = found.shipped or request.accept_foreign_table
+    table = select_table(
+        found.tables,
+        batch_size=request.batch_size,
+        dtype=request.dtype,
+        runtime=request.runtime,
+        threads=request.threads,
+        device=None if any_device else device_name(device),
+        space_id=space.id,
+        where=found.where,
+    )
+    return table, found.tables
+
+
+def _difference(request: SearchRequest, table: LatencyTable, device: str) -> tuple[Difference, ...]:
+    try:
+        libraries = usable_runtime(table.condition.runtime, device).versions(device)
+    except InputError:
+        libraries = {}  # what is not installed here has no version here
+    here = machine(device, request.threads, libraries)
+    if here["device"] == table.condition.device:
+        here["threads"] = table.condition.threads  # as the finalists will be timed
+    return differences(table, here, versions())
+
+
+def _try_compared(job: Job) -> None:
+    """Run every existing model once: one that cannot run is found before the search, not after."""
+    models, condition = [one.model for one in job.compare], job.table.condition
+    for label, guest in guests(models, condition.batch_size, job.device).items():
+        prepare_guest(label, guest, condition.dtype)
 
 
 def _check_target(job: Job) -> None:
@@ -154,11 +209,22 @@ def _check_target(job: Job) -> None:
         )
     if job.bound <= reach.minimum:
         say(f"every network is predicted to reach {asked}; the range is {span}")
+
+
+def _say_difference(job: Job) -> None:
+    """One sentence on how the table's machine differs from this one, and what follows from it."""
     if job.foreign:
+        missing = ", ".join(untimed(job.compare))
         say(
-            f"warning: the latency table is of {condition.device}, not of this machine: "
-            'nothing will be timed and the verdict stays "unproven"; '
-            "run `vitresnas verify` on the model there"
+            "warning: the latency table is of another machine "
+            f"({in_words(job.difference)}): nothing is timed here and the verdict stays "
+            f'"unproven" until `vitresnas verify {job.request.out}` completes it on that device'
+            + (f"; the table does not hold {missing}" if missing else "")
+        )
+    elif job.difference:
+        say(
+            "warning: the latency table is of this device in another state "
+            f"({in_words(job.difference)}): predictions may be off, which the proof will tell"
         )
 
 

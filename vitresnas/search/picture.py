@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _CANDIDATE, _FRONT, _TARGET, _WINNER, _LARGEST = "#9db4c8", "#1f4e79", "#c0392b", "#e08e0b", "#555"
+_COMPARED = ("#7a4fa3", "#2a9d8f", "#8d6e63", "#d1495b")  # again from the first after these
 
 
 def draw(result: SearchResult, path: Path) -> None:
@@ -28,6 +29,7 @@ def draw(result: SearchResult, path: Path) -> None:
     _draw_target(axes, speed, result)
     _draw_largest(axes, speed, result)
     _draw_winner(axes, speed, result)
+    _draw_compared(axes, speed, result)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(_plain_numbers())
     axes.yaxis.set_minor_formatter(_plain_numbers())
@@ -94,6 +96,33 @@ def _draw_winner(axes: Axes, speed: SpeedAxis, result: SearchResult) -> None:
     # The thread from the prediction to the measurement shows how far off the table was.
     axes.plot([speeds[0], timed], losses * 2, color=_WINNER, linewidth=0.8)
     axes.scatter(speeds, losses, s=60, facecolor="none", edgecolor=_WINNER, zorder=5)
+
+
+def _draw_compared(axes: Axes, speed: SpeedAxis, result: SearchResult) -> None:
+    """Existing models have no score on these images, so each is a line; a far one, an arrow."""
+    speeds, _ = speed.points(result.history)
+    for number, found in enumerate(result.compared):
+        colour = _COMPARED[number % len(_COMPARED)]
+        if found.images_per_second is None:
+            continue
+        value = found.images_per_second / speed.unit
+        if found.speed:
+            value, _ = speed.measured(found.speed)
+        label = f"{found.model.label} ({speed.text(value)})"
+        if min(speeds) / 2 <= value <= 2 * max(speeds):
+            axes.axvline(value, color=colour, linewidth=1.2, linestyle=":", label=label)
+            continue
+        end, marker = (0.0, "<") if value < min(speeds) else (1.0, ">")
+        axes.plot(
+            [end],
+            [0.9 - 0.06 * number],
+            marker,
+            color=colour,
+            label=label,
+            transform=axes.transAxes,
+            clip_on=False,
+            zorder=6,
+        )
 
 
 def _title(result: SearchResult) -> str:

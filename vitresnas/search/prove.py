@@ -20,6 +20,7 @@ from vitresnas.errors import UnreachableTarget
 from vitresnas.latency.statistics import Measurement
 from vitresnas.search.candidate import Candidate, Finalist, Speed
 from vitresnas.search.check import Check, Found, check
+from vitresnas.search.compared import ComparedModel
 from vitresnas.search.constraint import COSTS, Constraint, Target, slack
 from vitresnas.search.result import Round, SearchResult
 from vitresnas.space import Architecture
@@ -41,7 +42,7 @@ class Proof:
     networks interleaved. constraints: those beside the target; measure: their costs by name, of
     each network, where this machine can tell. search_on: (round, bounds on predictions by name,
     candidates so far) -> more candidates. report: told each sentence that a watching user should
-    read.
+    read. compare: existing models, which the timer times too and whose times it returns last.
     """
 
     target: Target
@@ -53,6 +54,7 @@ class Proof:
     report: Callable[[str], None] = lambda _: None
     constraints: tuple[Constraint, ...] = ()
     measure: Measure = lambda networks: [{} for _ in networks]
+    compare: tuple[ComparedModel, ...] = ()
 
     def predicted(self, candidate: Candidate) -> float:
         """The prediction in the target's unit: images per second, or times the largest."""
@@ -96,8 +98,8 @@ def prove(result: SearchResult, proof: Proof) -> SearchResult:
         chosen = _finalists(pool, least, timed)
         if not chosen:
             break
-        largest, finalists = _time(proof, result.largest.candidate, chosen)
-        result = replace(result, largest=largest)
+        largest, finalists, compared = time_finalists(proof, result.largest.candidate, chosen)
+        result = replace(result, largest=largest, compared=compared)
         timed.update({finalist.candidate.id: finalist for finalist in finalists})
         bias = median(proof.lower_end(f) / proof.predicted(f.candidate) for f in finalists)
         rounds.append(Round(required, bias, finalists, extra))
@@ -148,19 +150,22 @@ def _finalists(
     return sorted(admissible, key=lambda candidate: candidate.rank)[:FINALISTS]
 
 
-def _time(
+def time_finalists(
     proof: Proof, largest: Candidate, chosen: Sequence[Candidate]
-) -> tuple[Finalist, tuple[Finalist, ...]]:
+) -> tuple[Finalist, tuple[Finalist, ...], tuple[ComparedModel, ...]]:
+    """The largest, the chosen ones with a check of every constraint, and the existing models."""
     networks = [largest, *chosen]
     times = proof.timer([candidate.architecture for candidate in networks])
     speeds = [speed_of(time, times[0], proof.batch_size) for time in times]
-    first, *rest = (Finalist(*pair) for pair in zip(networks, speeds, strict=True))
+    first, *rest = (Finalist(*pair) for pair in zip(networks, speeds, strict=False))
     costs = proof.measure([candidate.architecture for candidate in chosen])
     checked = (
         replace(finalist, checks=_checks(proof, finalist, found))
         for finalist, found in zip(rest, costs, strict=True)
     )
-    return first, tuple(checked)
+    beside = zip(proof.compare, speeds[len(networks) :], strict=True)
+    compared = (replace(model, speed=speed) for model, speed in beside)
+    return first, tuple(checked), tuple(compared)
 
 
 def _checks(proof: Proof, finalist: Finalist, found: Mapping[str, Found]) -> tuple[Check, ...]:
@@ -197,8 +202,13 @@ def _checks(proof: Proof, finalist: Finalist, found: Mapping[str, Found]) -> tup
 
 
 def speed_of(time: Measurement, largest: Measurement, batch_size: int) -> Speed:
-    """Measured times as throughput, absolute and relative to the largest network's."""
-    relative, relative_interval = time.speedup_over(largest)
+    """Measured times as throughput, absolute and relative to the largest network's.
+
+    Existing models may have left the rounds early: then only the rounds of both are compared.
+    """
+    rounds = len(time.samples_milliseconds)
+    same = replace(largest, samples_milliseconds=largest.samples_milliseconds[:rounds])
+    relative, relative_interval = time.speedup_over(same)
     return Speed(
         images_per_second=time.images_per_second(batch_size),
         interval_95=time.images_per_second_interval_95(batch_size),

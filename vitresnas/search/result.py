@@ -14,10 +14,12 @@ from typing import Any
 
 from vitresnas.errors import FileFormatError
 from vitresnas.files import Fields, JsonObject, read_json, write_json
+from vitresnas.latency.difference import Difference
 from vitresnas.search.candidate import Candidate, Finalist
+from vitresnas.search.compared import ComparedModel
 
 KIND = "search_result"
-VERSION = 2
+VERSION = 3
 VERDICTS = ("met", "missed", "unproven")
 
 
@@ -63,8 +65,9 @@ class SearchResult:
 
     `target` holds images_per_second, requested, batch_size, dtype, runtime and device, or is
     empty where no throughput was asked for. `largest` is the space's largest network, scored and
-    (after a proof) timed beside the finalists, for comparison. `per_class` tells the finalists'
-    accuracies class by class (per_class.py), or is empty.
+    (after a proof) timed beside the finalists, for comparison; so are the existing models of
+    `compared`. `per_class` tells the finalists' accuracies class by class (per_class.py), or is
+    empty. `table_difference`: where the table's machine is not the one that searched.
     """
 
     verdict: str
@@ -81,6 +84,8 @@ class SearchResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     test_accuracy: float | None = None
     per_class: Mapping[str, Any] = field(default_factory=dict)
+    compared: tuple[ComparedModel, ...] = ()
+    table_difference: tuple[Difference, ...] = ()
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -121,6 +126,8 @@ class SearchResult:
             "seconds": dict(self.seconds),
             "test_accuracy": self.test_accuracy,
             "per_class": dict(self.per_class),
+            "compared": [found.to_json() for found in self.compared],
+            "table_difference": [found.to_json() for found in self.table_difference],
         }
 
     @classmethod
@@ -142,6 +149,8 @@ class SearchResult:
             seconds=_object(fields, "seconds"),
             test_accuracy=fields.take("test_accuracy"),
             per_class=_object(fields, "per_class"),
+            compared=fields.items("compared", ComparedModel.from_json),
+            table_difference=fields.items("table_difference", Difference.from_json),
         )
         images = fields.integer("evaluated_images", minimum=0)
         if images != result.evaluated_images:
@@ -186,7 +195,12 @@ def _upgrade_1(document: JsonObject) -> JsonObject:
     }
 
 
-UPGRADES = {1: _upgrade_1}
+def _upgrade_2(document: JsonObject) -> JsonObject:
+    """Version 3 adds existing models, and where the table's machine differs."""
+    return {**document, "compared": [], "table_difference": []}
+
+
+UPGRADES = {1: _upgrade_1, 2: _upgrade_2}
 
 
 def _text(value: object, where: str) -> str:

@@ -16,6 +16,7 @@ from vitresnas.data import Data, load_data
 from vitresnas.doors import say
 from vitresnas.errors import MismatchError
 from vitresnas.files import JsonObject, digest, read_json, storage_errors
+from vitresnas.latency.compared import ExistingModel
 from vitresnas.latency.environment import describe_environment
 from vitresnas.latency.request import device_name
 from vitresnas.models.model_directory import save_model
@@ -161,14 +162,22 @@ def _search_and_prove(
             f"scored {len(result.history)} candidates; best {result.selected.candidate.id}: "
             f"negative log-likelihood {result.selected.candidate.score.negative_log_likelihood:.4f}"
         )
-    result = replace(result, target=job.target_json(), settings=settings)
+    result = replace(
+        result,
+        target=job.target_json(),
+        settings=settings,
+        compared=job.compare,
+        table_difference=job.difference,
+    )
     if job.foreign:
         return replace(result, best=_unmeasured(job, result.best))
     with phase(job.seconds, "proof"), Watch("timing", round(request.proof_seconds), "s") as watch:
+        models = [one.model for one in job.compare]
         timer = extracted_timer(
             supernet,
             job.table.condition,
             job.device,
+            models=models,
             seconds=request.proof_seconds,
             on_round=lambda _, spent: watch(round(spent)),
         )
@@ -177,7 +186,7 @@ def _search_and_prove(
             batch_size=job.table.condition.batch_size,
             predicted_largest=job.predicted_largest,
             predicted_fastest=job.reach.maximum,
-            timer=remembered(timer, out / PROOF_LOG),
+            timer=remembered(timer, out / PROOF_LOG, models),
             search_on=_search_on(session),
             report=say,
             constraints=request.constraints,
@@ -189,9 +198,14 @@ def _search_and_prove(
                 seconds=request.proof_seconds,
                 log=out / BATCH_1_LOG,
             ),
+            compare=job.compare,
         )
-        say(f"timing {FINALISTS} finalists beside the largest network")
+        say(f"timing {FINALISTS} finalists beside the largest network{_and(models)}")
         return prove(result, proof)
+
+
+def _and(models: Sequence[ExistingModel]) -> str:
+    return f" and {', '.join(model.label for model in models)}" if models else ""
 
 
 def _search_on(session: Session) -> SearchOn:
@@ -240,6 +254,8 @@ def _write(job: Job, supernet: Supernet, result: SearchResult) -> SearchResult:
             "data": {"name": job.data.name, "id": job.data.id},
             "class_names": list(job.data.class_names),
             "largest": job.space.largest.to_json(),
+            "compared": [found.to_json() for found in result.compared],
+            "table_difference": [found.to_json() for found in result.table_difference],
             "search": dict(result.settings),
             "environment": environment,
         }
@@ -266,6 +282,8 @@ def _early_settings(request: SearchRequest) -> JsonObject:
         "constraints": [str(constraint) for constraint in request.constraints],
         "seed": request.seed,
         "strategy": {"name": request.strategy},
+        # Absent where none are asked for: earlier folders know of none.
+        **({"compare": list(request.compare)} if request.compare else {}),
     }
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from vitresnas.errors import FileFormatError
 from vitresnas.files import Fields, append_line, read_lines
 from vitresnas.latency import Condition, Measurement
+from vitresnas.latency.compared import ExistingModel
+from vitresnas.latency.existing import guests
 from vitresnas.latency.measure import time_interleaved
 from vitresnas.latency.timing import take_samples
 from vitresnas.search.prove import Timer
@@ -26,33 +28,41 @@ def extracted_timer(
     condition: Condition,
     device: str,
     *,
+    models: Sequence[ExistingModel] = (),
     seconds: float = SECONDS,
     on_round: Callable[[int, float], None] | None = None,
 ) -> Timer:
-    """Times sub-networks as the stand-alone networks they become, under the table's condition."""
+    """Times sub-networks as the stand-alone networks they become, under the table's condition.
+
+    models: existing ones that take turns with them; their times come last.
+    """
 
     def timer(architectures: Sequence[Architecture]) -> list[Measurement]:
         networks = {found.id: supernet.extract(found) for found in architectures}
         images_BCHW = example_images(architectures[0], condition.batch_size, device)
+        beside = guests(models, condition.batch_size, device)
         with threads(condition.threads):
             times = time_interleaved(
                 networks,
                 images_BCHW,
+                beside=beside,
                 runtime=condition.runtime,
                 dtype=condition.dtype,
                 seconds=seconds,
                 on_round=on_round,
             )
-        return [times[found.id] for found in architectures]
+        return [times[name] for name in (*networks, *beside)]
 
     return timer
 
 
-def remembered(timer: Timer, path: Path) -> Timer:
+def remembered(timer: Timer, path: Path, models: Sequence[ExistingModel] = ()) -> Timer:
     """The same timer, its answers kept in an append-only log.
 
-    A proof that is interrupted after a round then goes on from the same measured bias.
+    A proof that is interrupted after a round then goes on from the same measured bias. models: the
+    existing ones that the timer times too.
     """
+    labels = tuple(model.label for model in models)
     known: dict[tuple[str, ...], list[Measurement]] = {}
     for number, line in enumerate(read_lines(path), start=1):
         fields = Fields(line, f"{path}, line {number}")
@@ -67,7 +77,7 @@ def remembered(timer: Timer, path: Path) -> Timer:
         ]
 
     def timer_with_memory(architectures: Sequence[Architecture]) -> Sequence[Measurement]:
-        ids = tuple(found.id for found in architectures)
+        ids = (*(found.id for found in architectures), *labels)
         if ids not in known:
             known[ids] = list(timer(architectures))
             rows = [list(time.samples_milliseconds) for time in known[ids]]
