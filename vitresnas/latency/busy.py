@@ -8,6 +8,7 @@ import re
 import time
 from pathlib import Path
 
+_LOOKS = 5
 BUSY_CPUS = 0.25  # more than this many CPUs' worth of foreign work deserves a warning
 
 
@@ -58,18 +59,31 @@ def waiting_processes() -> int | None:
 
     Under real-time priority they are kept waiting, so their CPU time alone would not show them.
     """
+    own = _own_running()
+    for _ in range(_LOOKS):
+        running = _running()
+        if running is None:
+            return None
+        before, own = own, _own_running()
+        if before == own:  # no pool of ours went to sleep between the two looks
+            break
+    return max(running - own, 0)
+
+
+def _running() -> int | None:
     try:
         text = Path("/proc/stat").read_text(encoding="ascii")
     except OSError:
         return None
     found = re.search(r"^procs_running (\d+)", text, re.MULTILINE)
-    return max(int(found[1]) - _own_running(), 0) if found else None
+    return int(found[1]) if found else None
 
 
 def _own_running() -> int:
     """Threads of this process that run: the one that asks, and pools that spin after their work."""
     running = 0
-    for thread in Path("/proc/self/task").iterdir():
+    tasks = Path("/proc/self/task")
+    for thread in tasks.iterdir() if tasks.is_dir() else ():
         with contextlib.suppress(OSError):  # it has ended meanwhile
             # "PID (NAME) STATE ...", and a name may hold anything.
             state = (thread / "stat").read_text(encoding="utf-8", errors="replace")
