@@ -162,12 +162,32 @@ def latency_table(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
         )
 
 
+def rank_agreement(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
+    """A condition's networks and choices by another condition's table; a row is such a pair."""
+    yield (
+        "run under", "chosen by the table of", "Kendall tau on held-out networks, as measured",
+        "on uniform draws, as predicted", "best network differs", "which takes longer by",
+    )  # fmt: skip
+    for row in rows:
+        choices = row["choices"]
+        longer = [choice["longer_percent"] for choice in choices if choice["differs"]]
+        yield (
+            row["right"]["runtime"],
+            row["other"]["runtime"],
+            f"{row['measured_ranked_by_other']['kendall_tau']:.2f}",
+            f"{row['uniform_draws']['kendall_tau']:.2f}",
+            f"at {len(longer)} of {len(choices)} targets",
+            span(longer, "{:.1f}", " %"),
+        )
+
+
 # By how a result file's path begins, or its folder: the list of rows, and the views of it.
 KINDS: dict[str, tuple[str, dict[str, Callable[[Sequence[Row]], Iterable[Sequence[str]]]]]] = {
     "kernels": ("rows", {"summary": kernels, "rows": kernel_rows}),
     "supernet_step": ("rows", {"summary": supernet_step}),
     "ahead-of-time": ("rows", {"summary": ahead_of_time, "rows": ahead_of_time_rows}),
     "latency_table": ("conditions", {"summary": latency_table}),
+    "rank_agreement": ("agreements", {"summary": rank_agreement}),
 }
 
 

@@ -172,7 +172,7 @@ class Drift:
         end = self.readings[-1].at
         seconds = sum(min(one.end, end) - max(one.begin, 0.0) for one in self.stretches)
         worst = max((one.percent for one in self.stretches), key=abs)
-        left = f", {self.left} could not be, and those count as they are" if self.left else ""
+        left = f"; {self.left} still lack a steady moment" if self.left else ""
         return (
             f"drift: the machine was off its level for {seconds:.0f} of {end:.0f} s, by up to "
             f"{worst:+.0f} % ({anchor}); what was measured then is set aside, and {self.repeated} "
