@@ -20,7 +20,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("vitresnas.train.__main__", "train a super-network, or a network that was found"),
     "latency-table": ("vitresnas.latency.__main__", "measure what a space's networks cost here"),
     "verify": ("vitresnas.verify", "re-time a model directory on this device"),
-    "report": ("vitresnas.report.__main__", "a latency table or a search as one HTML page"),
+    "report": (
+        "vitresnas.report.__main__",
+        "a table, a search or a training run as one page",
+    ),
     "describe": ("vitresnas.describe", "stages, parameters and MACs of a network"),
     "space": ("vitresnas.space.__main__", "list, show and derive search spaces"),
     "import-official": ("vitresnas.import_official", "read a checkpoint of the paper's authors"),

@@ -10,13 +10,14 @@ from vitresnas.latency.table import load_tables
 from vitresnas.report.against import beside
 from vitresnas.report.latency import latency_page
 from vitresnas.report.search import search_page
+from vitresnas.report.training import RUN, Run, training_page
 from vitresnas.search.result import SearchResult
 
-FILES = ("search_result.json", "latency_table.json")
+FILES = ("search_result.json", "latency_table.json", RUN)
 
 
 def render_report(path: str | Path, against: str | Path | None = None) -> str:
-    """The HTML page of a latency table, a search result, or a directory that holds one.
+    """The HTML page of a latency table, a search or a training run, by file or directory.
 
     `against`: another file of latency tables, to stand beside the first one's. Raises InputError
     for anything else, FileFormatError for a damaged file.
@@ -35,9 +36,11 @@ def render_report(path: str | Path, against: str | Path | None = None) -> str:
         )
     if kind == "search_result":
         return search_page(SearchResult.load(found), Path(path).name)
+    if kind == "training_run":
+        return training_page(Run.load(found.parent))
     raise InputError(
         f"{found} is a {kind} file, which has no report: name a latency table, a search result, "
-        "or a directory with one"
+        "a training run, or a directory with one"
     )
 
 
@@ -47,4 +50,4 @@ def _file(path: Path) -> Path:
     for name in FILES:
         if (path / name).is_file():
             return path / name
-    raise InputError(f"{path} holds neither of {', '.join(FILES)}: name the file itself")
+    raise InputError(f"{path} holds none of {', '.join(FILES)}: name the file itself")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitresnas.doors import Parser, door, print_json, say
@@ -22,6 +23,7 @@ EXAMPLE = """vitresnas train --recipe digits-supernet --out supernet
 def main(argv: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(argv))
     out, device, workers = (options.pop(name) for name in ("out", "device", "workers"))
+    project = options.pop("wandb")
     as_json, only_look = options.pop("json"), options.pop("dry_run")
     # Imports of torch wait until the command line has been understood.
     from vitresnas.train.recipes import load_recipe
@@ -33,10 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = look(recipe, device=device, workers=workers)
         print_json(found.to_json()) if as_json else print("\n".join(found.lines()))
         return 0
+    from vitresnas.train.elsewhere import shown_in_wandb
     from vitresnas.train.run import run
 
     out = out or f"runs/{recipe.name}"
-    result = run(recipe, out, device=device, workers=workers)
+    with shown_in_wandb(project, recipe, Path(out)):
+        result = run(recipe, out, device=device, workers=workers)
     for note in result.data["notes"]:
         say(f"note: {note}")
     if as_json:
@@ -65,6 +69,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--dry-run", action="store_true", help="say what it is and how long it takes"
     )
+    parser.add_argument("--wandb", metavar="PROJECT", help="show it in Weights & Biases as well")
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     return parser
 

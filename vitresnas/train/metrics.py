@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from vitresnas.files import JsonObject, append_line, atomic_write, read_lines, storage_errors
+from vitresnas.train.processes import note_process
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
@@ -26,6 +27,7 @@ class MetricLog:
         if len(kept) < len(lines):
             text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept)
             atomic_write(self._path, text.encode())
+        note_process(out)
         self._folder = out / TENSORBOARD
         with storage_errors(self._folder):
             self._writer = SummaryWriter(str(self._folder), purge_step=epochs + 1)

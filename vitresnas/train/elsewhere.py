@@ -1,0 +1,50 @@
+"""Weights & Biases beside TensorBoard, for those who ask for it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from vitresnas.errors import InputError
+from vitresnas.files import digest
+from vitresnas.train.recipe import Recipe
+
+
+@contextlib.contextmanager
+def shown_in_wandb(project: str | None, recipe: Recipe, out: Path) -> Iterator[None]:
+    """Send what a run inside writes to TensorBoard to this project too; None: do nothing.
+
+    A run that goes on in the same folder goes on there as well. Raises InputError where the
+    package is missing.
+    """
+    if project is None or os.environ.get("RANK", "0") != "0":  # torchrun: the first one writes
+        yield
+        return
+    if importlib.util.find_spec("wandb") is None:
+        raise InputError(
+            "--wandb needs a package that is not here: run `pip install 'vitresnas[watch]'`"
+        )
+    import wandb
+
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        shown = wandb.init(
+            project=project,
+            name=out.name,
+            id=digest([project, str(out.resolve())])[:16],
+            resume="allow",
+            dir=str(out),
+            config=recipe.to_json(),
+            sync_tensorboard=True,
+        )
+    except wandb.Error as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(
+            f"Weights & Biases cannot be reached ({reason}): run `wandb login`, or set "
+            "WANDB_MODE=offline and sync later"
+        ) from error
+    with shown:
+        yield
