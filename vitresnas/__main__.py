@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("vitresnas.train.__main__", "train a super-network, or a network that was found"),
     "latency-table": ("vitresnas.latency.__main__", "measure what a space's networks cost here"),
     "verify": ("vitresnas.verify", "re-time a model directory on this device"),
+    "fidelity": ("vitresnas.fidelity.__main__", "do inherited weights rank as training would?"),
     "report": (
         "vitresnas.report.__main__",
         "a table, a search or a training run as one page",

@@ -84,6 +84,25 @@ def choose_networks(space: SearchSpace, cost: Cost, rng: Random) -> NetworkChoic
     return NetworkChoice((*ends, *calibration), tuple(validation), tuple(uniform))
 
 
+def spaced_networks(
+    space: SearchSpace, cost: Cost, count: int, rng: Random
+) -> tuple[Architecture, ...]:
+    """Distinct networks, evenly spaced in log cost between the ends of the space, cheapest first.
+
+    Raises InputError for a space that is too small to choose from.
+    """
+    if space.size < 2 * count:
+        raise InputError(
+            f"space {space.name} holds {space.size} networks, too few to choose {count} of them: "
+            "ask for fewer, or give the space more choices"
+        )
+    low, high = sorted((cost(space.smallest), cost(space.largest)))
+    taken: dict[Architecture, None] = {}
+    for i in range(count):
+        _nearest(space, cost, _between(low, high, (i + 0.5) / count), rng, taken)
+    return tuple(taken)
+
+
 def _between(low: float, high: float, position: float) -> float:
     return low * (high / low) ** position
 

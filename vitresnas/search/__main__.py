@@ -12,7 +12,6 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,21 +209,13 @@ def _by_class(found: Mapping[str, Any]) -> list[str]:
 def _training_for(space: str, data: str | None) -> Training:
     """How to train a super-network where none was given. Raises InputError where no recipe fits."""
     from vitresnas.search.prepare import Training
-    from vitresnas.space import load_space
-    from vitresnas.train.recipes import RECIPES
+    from vitresnas.train.recipes import supernet_recipe
     from vitresnas.train.run import run
 
-    name = f"{load_space(space).name}-supernet"
-    if name not in RECIPES:
-        raise InputError(
-            f"no recipe fits the space {space}, so its super-network must be given: train one with "
-            f"`python -m vitresnas.train --recipe {next(iter(RECIPES))} --space {space} "
-            f"--data {data or 'digits'} --out DIR` and add --supernet DIR"
-        )
-    recipe = replace(RECIPES[name](), space=space, data=data or "digits")
+    recipe = supernet_recipe(space, data)
     # Paths do not decide weights: the space and the images count by their own digests.
     shaped_by = {k: v for k, v in recipe.to_json().items() if k not in ("space", "data")}
-    return Training(name, shaped_by, lambda out, device: run(recipe, out, device=device))
+    return Training(recipe.name, shaped_by, lambda out, device: run(recipe, out, device=device))
 
 
 def _positive(text: str) -> float:

@@ -15,7 +15,7 @@ from vitresnas.cache import locked
 from vitresnas.data import Data, load_data
 from vitresnas.doors import say
 from vitresnas.errors import MismatchError
-from vitresnas.files import JsonObject, digest, read_json, storage_errors
+from vitresnas.files import JsonObject, digest, storage_errors
 from vitresnas.latency.compared import ExistingModel
 from vitresnas.latency.environment import describe_environment
 from vitresnas.latency.request import device_name
@@ -39,7 +39,7 @@ from vitresnas.search.timing import extracted_timer, remembered, threads
 from vitresnas.search.workers import Scorer, Workers, serve
 from vitresnas.space import SearchSpace, load_space
 from vitresnas.supernet import Supernet
-from vitresnas.supernet.directory import CARD, WEIGHTS, load_supernet
+from vitresnas.supernet.directory import WEIGHTS, load_supernet, refuse_other_data
 
 RESULT, ARCHITECTURE, MODEL = "search_result.json", "architecture.json", "model"
 PICTURE, LOG = "search.png", "evaluations.jsonl"
@@ -66,7 +66,7 @@ def run(
             training = training_for(request.space, request.data)
             supernet_path = prepare_supernet(training, job.space, job.data.id, job.device)
     supernet = load_supernet(supernet_path, space=job.space, device=job.device)
-    _refuse_other_data(supernet_path, job.data)
+    refuse_other_data(supernet_path, job.data.name, job.data.id)
     settings = _settings(job, supernet_path)
     with storage_errors(request.out):
         request.out.mkdir(parents=True, exist_ok=True)
@@ -304,14 +304,3 @@ def _settings(job: Job, supernet_path: Path) -> JsonObject:
         "device": device_name(job.device),
         "version": version("vitresnas"),
     }
-
-
-def _refuse_other_data(path: Path, data: Data) -> None:
-    trained_on = read_json(path / CARD, "supernet_card").get("data")
-    if isinstance(trained_on, dict) and trained_on.get("id") != data.id:
-        raise MismatchError(
-            f"the super-network in {path} was trained on other images or another split "
-            f"({trained_on.get('name')}, {trained_on.get('id')}) than {data.name} ({data.id}), so "
-            "it may have seen the hold-out that scores it: give --data the images it was trained "
-            "on, or train one on these"
-        )

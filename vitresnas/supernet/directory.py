@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vitresnas.errors import FileFormatError, InputError, MismatchError
-from vitresnas.files import atomic_path, to_text
+from vitresnas.files import JsonObject, atomic_path, read_json, to_text
 from vitresnas.models.weights import from_bytes, load_into, to_bytes
 from vitresnas.space.search_space import KIND as SPACE_KIND
 from vitresnas.space.search_space import SearchSpace
@@ -72,3 +72,21 @@ def load_supernet(
         supernet = Supernet(found, patch_head="patch_head.weight" in state)
     load_into(supernet.network, state, str(weights))
     return supernet.to(device).eval()
+
+
+def read_card(path: str | Path) -> JsonObject:
+    """How a super-network was trained. Raises FileFormatError."""
+    return read_json(Path(path) / CARD, "supernet_card")
+
+
+def refuse_other_data(path: str | Path, name: str, identifier: str) -> None:
+    """Raise MismatchError where a super-network was trained on something else than the data of this
+    name and id."""
+    trained_on = read_card(path).get("data")
+    if isinstance(trained_on, dict) and trained_on.get("id") != identifier:
+        raise MismatchError(
+            f"the super-network in {path} was trained on other images or another split "
+            f"({trained_on.get('name')}, {trained_on.get('id')}) than {name} ({identifier}), so "
+            "it may have seen the hold-out that scores it: give --data the images it was trained "
+            "on, or train one on these"
+        )

@@ -59,7 +59,11 @@ class TrainingProgress:
 
     def step(self, epoch: int) -> None:
         """One step of `epoch` (from 0) is done."""
-        self._done += self._work[epoch]
+        self.add(self._work[epoch])
+
+    def add(self, work: float) -> None:
+        """So much of the work is done."""
+        self._done += work
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done)
 

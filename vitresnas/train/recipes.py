@@ -8,6 +8,7 @@ from dataclasses import replace
 from vitresnas.data.augmentation import Augmentation
 from vitresnas.data.mixing import Mixing
 from vitresnas.errors import InputError
+from vitresnas.space import load_space
 from vitresnas.train.recipe import RETRAIN, SUPERNET, Recipe
 
 
@@ -135,6 +136,18 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits-retrain": digits_retrain,
     "cifar-retrain": cifar_retrain,
 }
+
+
+def supernet_recipe(space: str, data: str | None) -> Recipe:
+    """The recipe of a space's super-network. Raises InputError where none fits."""
+    name = f"{load_space(space).name}-supernet"
+    if name not in RECIPES:
+        raise InputError(
+            f"no recipe fits the space {space}, so its super-network must be given: train one with "
+            f"`python -m vitresnas.train --recipe {next(iter(RECIPES))} --space {space} "
+            f"--data {data or 'digits'} --out DIR` and add --supernet DIR"
+        )
+    return replace(RECIPES[name](), space=space, data=data or "digits")
 
 
 def load_recipe(name: str) -> Recipe:

@@ -80,6 +80,18 @@ def supernet_space(recipe: Recipe, data: Data) -> SearchSpace:
     return load_space(recipe.space).with_data(classes=len(data.class_names))
 
 
+def drawn_at(recipe: Recipe, space: SearchSpace, epoch: int, step: int) -> tuple[Architecture, ...]:
+    """The sub-networks that a step of a super-network's training runs, one per group."""
+    rng = Random(stream(recipe.seed, "architectures", epoch, step))
+    return _draw(recipe, space, rng, epoch)
+
+
+def _draw(recipe: Recipe, space: SearchSpace, rng: Random, epoch: int) -> tuple[Architecture, ...]:
+    return draw_architectures(
+        space, recipe.groups, rng, epoch=epoch, widening_epochs=recipe.widening_epochs
+    )
+
+
 @dataclass
 class SupernetTask:
     """Every step runs one drawn sub-network per group of the batch."""
@@ -102,12 +114,12 @@ class SupernetTask:
             sort_channels(self.model, optimizer, averages)
 
     def heads(self, images_BCHW: Tensor, epoch: int, step: int) -> Mapping[str, Tensor]:
-        rng = Random(stream(self.recipe.seed, "architectures", epoch, step))
-        return self.model.forward_heads(images_BCHW, self._draw(rng, epoch), patches=False)
+        drawn = drawn_at(self.recipe, self.space, epoch, step)
+        return self.model.forward_heads(images_BCHW, drawn, patches=False)
 
     def expected_macs(self, epoch: int) -> float:
         rng = Random(stream(self.recipe.seed, "expected_macs", epoch))
-        drawn = [a for _ in range(8) for a in self._draw(rng, epoch)]
+        drawn = [a for _ in range(8) for a in _draw(self.recipe, self.space, rng, epoch)]
         return sum(map(macs, drawn)) / len(drawn)
 
     def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Score]:
@@ -125,15 +137,6 @@ class SupernetTask:
 
     def save(self, model: nn.Module, out: Path, card: Mapping[str, Any]) -> None:
         save_supernet(cast(Supernet, model), out, card)
-
-    def _draw(self, rng: Random, epoch: int) -> tuple[Architecture, ...]:
-        return draw_architectures(
-            self.space,
-            self.recipe.groups,
-            rng,
-            epoch=epoch,
-            widening_epochs=self.recipe.widening_epochs,
-        )
 
 
 def _weights_digest(model: nn.Module) -> str:
