@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -188,7 +188,7 @@ def test_exposure_counts_the_draws_that_trained_the_super_network(toy, whole):
     for one in found:
         if one.kind == "width":
             assert one.drawn == sum(a.stages[one.stage - 1].embed == one.value for a in drawn)
-    shares: Counter[tuple[int, str]] = Counter()
+    shares: dict[tuple[int, str], float] = defaultdict(float)
     for one in found:
         shares[one.stage, one.kind] += one.share
     assert all(abs(total - 1) < 1e-9 for total in shares.values())

@@ -28,7 +28,8 @@ from vitresnas.search.candidate import Finalist
 from vitresnas.search.result import SearchResult
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "cpu-xeon-2core"
-FIRST_VERSION = Path(__file__).parents[1] / "golden" / "latency_table_1.json"
+GOLDEN = Path(__file__).parents[1] / "golden"
+FIRST_VERSION = GOLDEN / "latency_table_1.json"
 TINY = RESULTS / "latency_table_tiny.json"
 TABLE, SEARCH = RESULTS / "latency_table_digits.json", RESULTS / "search_digits_2x.json"
 VOID = {"meta", "circle", "path", "rect", "br", "i"}
@@ -148,6 +149,20 @@ def test_a_search_page_tells_of_the_proof_and_of_every_constraint():
     assert verdicts == ["met", "met", "unproven"]  # nobody measured the latency
     speed = result.best.speed
     assert speed and f"{speed.relative:.2f}x" in html
+
+
+def test_a_page_shows_how_every_check_was_made_and_every_class():
+    result = SearchResult.load(GOLDEN / "search_result_2.json")
+    html = search_page(result, "found")
+    Page(html)
+    for check in result.best.checks:
+        assert escape(check.wanted) in html and f"<td>{check.how}</td>" in html
+    assert "The winner, class by class" in html
+    for name in result.per_class["names"]:
+        assert f"<td>{name}</td>" in html or f'<td class="number">{name}</td>' in html
+    first, *rest = result.history
+    costly = replace(first, costs=(("peak_memory", 3e6),))
+    assert "peak_memory, bytes" in networks(replace(result, history=(costly, *rest)))
 
 
 def test_a_search_without_speeds_is_drawn_over_macs():

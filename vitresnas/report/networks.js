@@ -54,6 +54,10 @@ const FACTS = [
   ["MACs", n => n.macs, short],
   ["parameters", n => n.parameters, short],
 ];
+// and what a search asked its latency table beside.
+for (const name of new Set(Object.values(NETWORKS).flatMap(n => Object.keys(n.costs)))) {
+  FACTS.push([name, n => n.costs[name], short]);
+}
 const role = key => Object.keys(ROLES).find(name => ROLES[name] === key) ?? "";
 const story = network => network.number ? `no. ${network.number}, ${network.origin}` : "the largest of its space";
 const heads = network => network.stages.map(([tokens, width, blocks], s) =>

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from vitresnas.files import JsonObject
 from vitresnas.report.search_charts import ORIGINS, later, timed
 from vitresnas.search.candidate import Candidate
+from vitresnas.search.constraint import COSTS
 from vitresnas.search.result import SearchResult
 from vitresnas.space.architecture import Architecture
 
@@ -29,6 +30,7 @@ def networks(result: SearchResult) -> str:
             "measured": speed and [speed.images_per_second, *speed.interval_95],
             "macs": candidate.macs,
             "parameters": candidate.parameters,
+            "costs": {f"{name}, {COSTS[name].unit}": cost for name, cost in candidate.costs},
             "stages": _stages(candidate.architecture),
         }
     roles = {"winner": best.id, "largest": largest.id}

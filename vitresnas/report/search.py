@@ -17,6 +17,7 @@ from vitresnas.search.speed_axis import SpeedAxis
 from vitresnas.space.operations import operations
 
 COMPARE = '<div id="compare" aria-live="polite"></div>'
+CLASSES_SHOWN = 20
 SECONDS = {
     "data": "reading the data",
     "supernet": "training the super-network",
@@ -40,6 +41,7 @@ def search_page(result: SearchResult, name: str) -> str:
             section("Proof", _proof(drawn), _finalists(result), compared_table(result.compared)),
             section("Constraints", _constraints(result)),
             section("How it was found", columns(drawn.history().svg(), _seconds(result))),
+            _classes(result),
             _difference(result),
             columns(
                 section("Settings", facts(result.settings)),
@@ -54,10 +56,10 @@ def search_page(result: SearchResult, name: str) -> str:
 
 def _where(result: SearchResult, name: str) -> str:
     target, best = result.target, result.best.candidate
-    words = [name, f"winner {best.id}"]
-    if target:
-        words.append(str(target["device"]))
-        words.append(f"batch {target['batch_size']}, {target['dtype']}, {target['runtime']}")
+    condition = (target.get("dtype"), target.get("runtime"))
+    words = [name, f"winner {best.id}", str(target.get("device", ""))]
+    if "batch_size" in target:
+        words.append(", ".join((f"batch {target['batch_size']}", *filter(None, condition))))
     words.append(str(result.environment.get("date", ""))[:10])
     return " · ".join(word for word in words if word)
 
@@ -142,13 +144,13 @@ def _role(result: SearchResult, candidate: Candidate) -> str:
 
 def _constraints(result: SearchResult) -> str:
     """One verdict per bound: the target's by the proof, what is counted by counting."""
-    head = ("constraint", "predicted", "measured", "95 %", "verdict")
+    head = ("constraint", "predicted", "found", "95 %", "verdict", "how")
     rows, best, speed = [], result.best, SpeedAxis.of(result)
     for check in best.checks:
         ends = check.interval_95 or ()
         rows.append((
             check.wanted, _number(check.predicted), _number(check.measured),
-            " to ".join(map(_number, ends)), check.verdict,
+            " to ".join(map(_number, ends)), check.verdict, check.how,
         ))  # fmt: skip
     if rows:
         return table(head, rows)
@@ -159,13 +161,39 @@ def _constraints(result: SearchResult) -> str:
             value, interval = speed.text(found), " to ".join(map(speed.text, ends))
         predicted = speed.text(speed.predicted(best.candidate))
         wanted = f"throughput >= {result.target['requested']}"
-        rows.append((wanted, predicted, value, interval, result.verdict))
+        rows.append((wanted, predicted, value, interval, result.verdict, "timed" if value else ""))
     for constraint in result.settings.get("constraints", ()):
         name = str(constraint).split()[0]
         counted = {"macs": best.candidate.macs, "parameters": best.candidate.parameters}.get(name)
         rows.append((constraint, "", f"{counted:,}" if counted else "", "",
-                     "met" if counted else "unproven"))  # fmt: skip
+                     "met" if counted else "unproven", "counted" if counted else ""))  # fmt: skip
     return table(head, rows) if rows else text("none")
+
+
+def _classes(result: SearchResult) -> str:
+    """The winner's accuracies class by class, the worst first."""
+    found, best = result.per_class, result.best.candidate.id
+    if not found:
+        return ""
+    rows = sorted(
+        zip(
+            found["names"],
+            found["holdout_images"],
+            found["holdout_accuracy"][best],
+            found["test_images"],
+            found["test_accuracy"],
+            strict=True,
+        ),
+        key=lambda row: 2.0 if row[4] is None else row[4],
+    )
+    shown = [
+        (name, held, _percent(on_holdout), tested, _percent(on_test))
+        for name, held, on_holdout, tested, on_test in rows[:CLASSES_SHOWN]
+    ]
+    head = ("class", "hold-out images", "accuracy", "test images", "accuracy")
+    rest = len(rows) - len(shown)
+    more = text(f"{rest} more classes, all of them better.") if rest else ""
+    return section("The winner, class by class", table(head, shown), more)
 
 
 def _number(value: float | None) -> str:
