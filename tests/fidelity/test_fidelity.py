@@ -20,17 +20,18 @@ import torch
 from vitresnas.errors import InputError, MismatchError
 from vitresnas.fidelity.__main__ import main, summary
 from vitresnas.fidelity.alone import Trained, alone, recipe_of
-from vitresnas.fidelity.exposure import exposures
+from vitresnas.fidelity.exposure import correlation_ratio, exposures, influences
 from vitresnas.fidelity.picture import ranks
 from vitresnas.fidelity.request import FidelityRequest, trainings
 from vitresnas.fidelity.result import FidelityResult, attainable_tau, seed_noise
 from vitresnas.fidelity.run import LOG, RESULT, run
-from vitresnas.fidelity.score import best_temperature, score
+from vitresnas.fidelity.score import Scores, best_temperature, score
 from vitresnas.fidelity.workers import spread
 from vitresnas.files import read_json, read_lines
 from vitresnas.latency.networks import spaced_networks
 from vitresnas.space import Embedding, SearchSpace, StageChoices, load_space, macs
 from vitresnas.supernet.directory import load_supernet, read_card
+from vitresnas.supernet.sampling import draw_architectures
 from vitresnas.train.recipe import Recipe
 from vitresnas.train.recipes import digits_supernet, supernet_recipe
 from vitresnas.train.run import run as train
@@ -181,7 +182,7 @@ def test_exposure_counts_the_draws_that_trained_the_super_network(toy, whole):
     recipe = recipe_of(read_card(toy))
     assert recipe is not None
     steps = 1137 // recipe.batch_size
-    found = exposures(TOY, recipe, steps)
+    found = exposures(TOY, recipe, steps, {})
     drawn = [
         a for epoch in range(2) for step in range(steps) for a in drawn_at(recipe, TOY, epoch, step)
     ]
@@ -194,7 +195,23 @@ def test_exposure_counts_the_draws_that_trained_the_super_network(toy, whole):
     assert all(abs(total - 1) < 1e-9 for total in shares.values())
     widest = [one for one in found if (one.stage, one.kind) == (1, "width")]
     assert [one.value for one in widest] == [16, 8] and widest[0].drawn > widest[1].drawn
-    assert read_json(whole / RESULT, "fidelity")["exposure"] == [one.to_json() for one in found]
+    told = read_json(whole / RESULT, "fidelity")["exposure"]
+    assert [one["drawn"] for one in told] == [one.drawn for one in found]
+    assert all(one["negative_log_likelihood"] > 0 for one in told)
+
+
+def test_what_the_likelihood_depends_on_is_found():
+    networks = draw_architectures(TOY, 40, Random(0))
+
+    def planted(network) -> Scores:
+        off = 1.0 if network.stages[-1].embed == 16 else 2.0
+        return Scores(off, 0.9, 0.1 + 0.01 * len(network.stages[0].kept), 1.0)
+
+    first, *_ = found = influences({network: planted(network) for network in networks})
+    assert (first.stage, first.kind) == (2, "width") and first.negative_log_likelihood > 0.999
+    assert "width of stage 2: 100 % of the variance" in str(first)
+    kept = next(one for one in found if (one.stage, one.kind) == (1, "kept"))
+    assert kept.calibrated > 0.999 and correlation_ratio([0, 0, 1, 1], [1.0, 2.0, 1.0, 2.0]) == 0
 
 
 def test_a_super_network_that_does_not_tell_its_training_is_refused(request_of, toy, tmp_path):

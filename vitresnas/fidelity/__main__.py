@@ -75,9 +75,9 @@ def summary(result: FidelityResult) -> str:
     noise = found[0].noise
     if noise is not None:
         text.append(f"  {'noise of a seed':<22}{100 * noise:.1f} % of the likelihood")
-    if result.exposure:
-        text.append("  drawn in the super-network's training")
-        text += [f"    {line}" for line in lines(result.exposure)]
+    text.append(f"  {'likelihood depends on':<22}{result.influence[0]}")
+    text.append("  every choice: its share of the super-network's training, its mean likelihood")
+    text += [f"    {line}" for line in lines(result.exposure)]
     return "\n".join(text)
 
 

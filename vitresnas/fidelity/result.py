@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vitresnas.fidelity.alone import Trained
-from vitresnas.fidelity.exposure import Exposure
+from vitresnas.fidelity.exposure import Exposure, Influence
 from vitresnas.fidelity.score import Scores
 from vitresnas.files import JsonObject, write_json
 from vitresnas.latency.statistics import kendall_tau, kendall_tau_interval_95
@@ -76,10 +76,12 @@ class Agreement:
 
 @dataclass(frozen=True)
 class FidelityResult:
-    """exposure: None where the super-network does not tell how it was trained."""
+    """`exposure` and `influence` tell of the super-network alone, by many networks scored with
+    inherited weights."""
 
     networks: tuple[Network, ...]
-    exposure: tuple[Exposure, ...] | None
+    exposure: tuple[Exposure, ...]
+    influence: tuple[Influence, ...]
     settings: Mapping[str, Any]
     environment: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -89,11 +91,11 @@ class FidelityResult:
         return tuple(agreement(self.networks, measure) for measure in MEASURES)
 
     def to_json(self) -> JsonObject:
-        exposure = self.exposure
         return {
             "networks": [network.to_json() for network in self.networks],
             "agreement": {found.measure: found.to_json() for found in self.agreements},
-            "exposure": None if exposure is None else [one.to_json() for one in exposure],
+            "exposure": [one.to_json() for one in self.exposure],
+            "influence": [one.to_json() for one in self.influence],
             "settings": dict(self.settings),
             "environment": dict(self.environment),
             "seconds": dict(self.seconds),

@@ -18,7 +18,7 @@ from vitresnas.data import Data, load_data
 from vitresnas.doors import say
 from vitresnas.errors import InputError
 from vitresnas.fidelity.alone import Bench, Trained, alone, architecture_file, recipe_of
-from vitresnas.fidelity.exposure import Exposure, exposures
+from vitresnas.fidelity.exposure import Probes, exposures, influences
 from vitresnas.fidelity.picture import draw
 from vitresnas.fidelity.request import FidelityRequest, trainings
 from vitresnas.fidelity.result import FidelityResult, Network
@@ -30,15 +30,18 @@ from vitresnas.latency.networks import spaced_networks
 from vitresnas.latency.request import resolve_device
 from vitresnas.search.prepare import Training as SupernetTraining
 from vitresnas.search.prepare import prepare_supernet
+from vitresnas.search.progress import Watch
 from vitresnas.space import Architecture, load_space, macs
 from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import load_supernet, read_card, refuse_other_data
+from vitresnas.supernet.sampling import draw_architectures
 from vitresnas.train.progress import TrainingProgress
 from vitresnas.train.recipe import Recipe
 from vitresnas.train.recipes import supernet_recipe
 from vitresnas.train.run import run as train
 from vitresnas.train.run_folder import claim, only_process
 
+PROBES = 60
 RESULT, PICTURE, LOG, NETWORKS = "fidelity.json", "fidelity.png", "trained.jsonl", "architectures"
 
 
@@ -64,11 +67,13 @@ def run(request: FidelityRequest) -> FidelityResult:
             if not path.exists():
                 network.save(path)
         inherited = {network.id: _inherited(supernet, network, data) for network in networks}
-        exposure = _exposure(supernet, recipe, data)
+        probes = _probes(supernet, request, data)
+        steps = max(1, len(data.train) // recipe.batch_size)
         trained = _train(request, networks, recipe, data, device)
         result = FidelityResult(
             tuple(Network(found, inherited[found.id], trained[found.id]) for found in networks),
-            exposure,
+            exposures(supernet.space, recipe, steps, probes),
+            influences(probes),
             settings,
             describe_environment(),
             {
@@ -138,9 +143,15 @@ def _inherited(supernet: Supernet, network: Architecture, data: Data) -> Scores:
     )
 
 
-def _exposure(supernet: Supernet, recipe: Recipe, data: Data) -> tuple[Exposure, ...]:
-    steps = max(1, len(data.train) // recipe.batch_size)
-    return exposures(supernet.space, recipe, steps)
+def _probes(supernet: Supernet, request: FidelityRequest, data: Data) -> Probes:
+    """Networks that use every choice about equally often, with their inherited scores."""
+    drawn = draw_architectures(supernet.space, PROBES, Random(request.seed))
+    with Watch("scoring", PROBES, "networks") as watch:
+        found = {}
+        for number, architecture in enumerate(drawn, 1):
+            found[architecture] = _inherited(supernet, architecture, data)
+            watch(number)
+    return found
 
 
 def _train(
