@@ -14,7 +14,7 @@ from torch import Tensor
 from vitresnas.data import Augmentation, Data, Mixing, load_data
 from vitresnas.fidelity.request import Training
 from vitresnas.fidelity.score import Scores, score
-from vitresnas.files import JsonObject
+from vitresnas.files import Fields, JsonObject
 from vitresnas.space import Architecture
 from vitresnas.train.place import choose_place, threads_of
 from vitresnas.train.recipe import RETRAIN, Recipe
@@ -40,13 +40,16 @@ class Trained:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], where: str) -> Trained:
-        return cls(
-            str(value["architecture_id"]),
-            int(value["seed"]),
-            Scores.from_json(value["scores"], where),
-            float(value["seconds"]),
+    def from_json(cls, value: object, where: str) -> Trained:
+        fields = Fields(value, where)
+        found = cls(
+            fields.text("architecture_id"),
+            fields.integer("seed", minimum=0),
+            Scores.from_json(fields.take("scores"), f"{where}, scores"),
+            fields.number("seconds", minimum=0),
         )
+        fields.done()
+        return found
 
 
 def recipe_of(card: Mapping[str, Any]) -> Recipe | None:
@@ -94,7 +97,7 @@ class Bench:
     def train(self, training: Training) -> Trained:
         """Train to the end and score on the hold-out. Raises TrainingDiverged.
 
-        On a CPU the same training gives the same scores, bit for bit.
+        On a CPU the same training on as many threads gives the same scores, bit for bit.
         """
         began = time.monotonic()
         path = architecture_file(self.folder, training.architecture)

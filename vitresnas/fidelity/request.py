@@ -38,7 +38,7 @@ class FidelityRequest:
             raise InputError(
                 f"repeats is {self.repeats} of {self.networks} networks: use 0 to {self.networks}"
             )
-        for name, least in (("epochs", 1), ("seeds", 1), ("workers", 1)):
+        for name, least in (("epochs", 1), ("seeds", 1), ("workers", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name} is {value}: use at least {least}")

@@ -28,7 +28,7 @@ def spread(do: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> Iter
         return
     # A fork of a process whose threads hold locks may wait for ever; a fresh process cannot.
     context = multiprocessing.get_context("spawn")
-    count = min(workers, len(jobs))
+    count, others = min(workers, len(jobs)), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent)
     try:
         for done in as_completed([pool.submit(do, job) for job in jobs]):
@@ -40,7 +40,7 @@ def spread(do: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> Iter
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
+        for child in set(multiprocessing.active_children()) - others:
             child.kill()
 
 
