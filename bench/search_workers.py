@@ -4,7 +4,7 @@
 
 Every count is a `torchrun` of its own over the same networks of a space, scored by a super-network
 with random weights (speed does not depend on them) on the data's hold-out; counts take turns, and
-the rate is that of the scores after the first ones. Prints one JSON document.
+the rate is that of the scores after the first ones. Prints one JSON document or writes it (--out).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+
+from vitresnas.files import write_json
 
 _WARM_UP = 20  # candidates per process that are not counted
 
@@ -113,11 +115,16 @@ def main() -> int:
     parser.add_argument("--data")
     parser.add_argument("--candidates", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="a file for the JSON document")
     parser.add_argument("--supernet", type=Path, help=argparse.SUPPRESS)  # of each process
     arguments = parser.parse_args()
     if arguments.supernet:
         return measure(arguments)
-    print(json.dumps(run(arguments), indent=1))
+    found = run(arguments)
+    if arguments.out:
+        write_json(arguments.out, "search_workers", found)
+    else:
+        print(json.dumps(found, indent=1))
     return 0
 
 

@@ -34,7 +34,7 @@ Scorer = Callable[[Architecture], Score]
 Prepare = Callable[[JsonObject], tuple[Scorer, JsonObject]]
 
 
-class WorkerLost(Exception):
+class WorkerLost(VitresnasError):
     """The process at the other end is gone."""
 
 
