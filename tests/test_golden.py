@@ -58,13 +58,20 @@ def test_the_golden_search_of_schema_2_is_read_for_ever():
     assert result.history[0].cost("peak_memory") == 1.5e6 and result.per_class["names"]
 
 
-def test_the_golden_search_of_schema_3_is_read_and_written_again(tmp_path):
-    path = Path(__file__).parent / "golden" / "search_result_3.json"
-    result = SearchResult.load(path)
+def test_the_golden_search_of_schema_3_is_read_for_ever():
+    result = SearchResult.load(Path(__file__).parent / "golden" / "search_result_3.json")
+    assert result.fine_tuned == ()
     timed, untimed = result.compared
     assert timed.model.label == "deit_tiny_patch16_224@224" and timed.speed
     assert untimed.images_per_second is None
     fields = [found.field for found in result.table_difference]
     assert fields == ["device", "threads", "versions.cuda"]
+
+
+def test_the_golden_search_of_schema_4_is_read_and_written_again(tmp_path):
+    path = Path(__file__).parent / "golden" / "search_result_4.json"
+    result = SearchResult.load(path)
+    assert [found.id for found in result.fine_tuned] == [result.best.candidate.id]
+    assert result.fine_tuned[0].score.accuracy == 0.99
     result.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()

@@ -365,6 +365,28 @@ def test_every_constraint_is_measured_again_and_has_a_verdict(search_kit, tmp_pa
     assert found["id"] == least["id"]
 
 
+def test_fine_tuning_the_best_finalists_decides_between_them(
+    searched, search_kit, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    arguments = [*search_kit.arguments, "--throughput-target", "0.7x", "--out", str(out), "--json"]
+    arguments += ["--log", str(searched[0] / "evaluations.jsonl")]
+    assert main([*arguments, "--finetune-top", "2", "--finetune-epochs", "1"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["history"] == searched[1]["history"]
+    tuned = {row["id"]: row["negative_log_likelihood"] for row in document["fine_tuned"]}
+    kept = [f for f in document["rounds"][-1]["finalists"] if f["checks"][0]["verdict"] == "met"]
+    ranked = sorted(kept, key=lambda row: (row["negative_log_likelihood"], row["id"]))
+    assert list(tuned) == [row["id"] for row in ranked[:2]]
+    assert document["best"]["id"] == min(tuned, key=lambda identifier: tuned[identifier])
+    # An untrained super-network: any training helps, and the model beside the result has it.
+    assert all(tuned[row["id"]] < row["negative_log_likelihood"] for row in ranked[:2])
+    card = read_card(out / "model")
+    assert card["kind"] == "sub-network, fine-tuned"
+    assert card["holdout"]["negative_log_likelihood"] == pytest.approx(min(tuned.values()))
+    assert card["test"]["accuracy"] == document["test_accuracy"]
+
+
 def test_constraints_that_contradict_each_other_exit_3_with_what_is_in_reach(
     search_kit, tmp_path, capsys
 ):

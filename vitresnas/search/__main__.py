@@ -26,11 +26,14 @@ from vitresnas.search.objectives import OBJECTIVES, parse_objectives
 from vitresnas.search.strategies import STRATEGIES
 
 if TYPE_CHECKING:
+    from vitresnas.search.fine_tune import Tune
+    from vitresnas.search.job import SearchRequest
     from vitresnas.search.prepare import Training
     from vitresnas.search.result import SearchResult
     from vitresnas.search.workers import Workers
 
 MISSED = 4
+_FINE_TUNING_RATE = 0.2
 _PASSED_ON = (
     *("space", "data", "supernet", "latency_table", "batch_size", "dtype", "runtime", "threads"),
     *("device", "strategy", "seed", "out", "log", "accept_foreign_table", "proof_seconds"),
@@ -100,6 +103,14 @@ def _parser() -> Parser:
         metavar="S",
         help="how long each round of finalists is timed (default 15); longer narrows the intervals",
     )
+    add(
+        "--finetune-top",
+        type=_WholeNumber(0),
+        default=0,
+        metavar="K",
+        help="train the K best finalists a little further before the final choice (default 0)",
+    )
+    add("--finetune-epochs", type=_WholeNumber(1), default=3, help="for how long (default 3)")
     add("--json", action="store_true", help="print the result as one JSON document on stdout")
     return parser
 
@@ -120,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _search(argv: Sequence[str] | None, workers: Workers | None) -> int:
     arguments = _parser().parse_args(argv)
     target, constraints = _bounds(arguments.throughput_target, arguments.constraint)
-    from vitresnas.search.job import SearchRequest
+    from vitresnas.search.job import FineTuning, SearchRequest
     from vitresnas.search.run import files_written, run
 
     request = SearchRequest(
@@ -128,9 +139,11 @@ def _search(argv: Sequence[str] | None, workers: Workers | None) -> int:
         constraints=constraints,
         objectives=() if arguments.objectives is None else parse_objectives(arguments.objectives),
         compare=names_asked(arguments.compare),
+        finetune=FineTuning(arguments.finetune_top, arguments.finetune_epochs),
         **{name: getattr(arguments, name) for name in _PASSED_ON},
     )
-    result = run(request, _training_for, workers)
+    tune = _tuning(request) if request.finetune.top else None
+    result = run(request, _training_for, workers, tune)
     files = files_written(request.out)
     if arguments.json:
         print_json({**result.to_json(), "files": files})
@@ -183,7 +196,9 @@ def summary(result: SearchResult) -> str:
         f"  network       {best.candidate.id}: {best.candidate.macs / 1e6:,.1f} M MACs, "
         f"{best.candidate.parameters / 1e6:,.2f} M parameters",
         f"  hold-out      accuracy {accuracy:.4f}, negative log-likelihood {loss:.4f}",
-        f"  test          accuracy {result.test_accuracy:.4f}, extracted, weights inherited",
+        *(f"  fine-tuned    {one}" for one in result.fine_tuned),
+        f"  test          accuracy {result.test_accuracy:.4f}, extracted, weights "
+        + ("fine-tuned" if result.fine_tuned else "inherited"),
         *_by_class(result.per_class),
         f"  candidates    {len(result.history)}, of which {len(result.pareto)} on the front",
     ]
@@ -216,6 +231,34 @@ def _training_for(space: str, data: str | None) -> Training:
     # Paths do not decide weights: the space and the images count by their own digests.
     shaped_by = {k: v for k, v in recipe.to_json().items() if k not in ("space", "data")}
     return Training(recipe.name, shaped_by, lambda out, device: run(recipe, out, device=device))
+
+
+def _tuning(request: SearchRequest) -> Tune:
+    """How a finalist is trained further: its space's recipe at a fifth of the learning rate."""
+    from vitresnas.space import load_space
+    from vitresnas.train.recipes import RECIPES
+    from vitresnas.train.run import run
+
+    family = load_space(request.space).name
+    base = RECIPES.get(f"{family}-retrain", RECIPES["cifar-retrain"])()
+    recipe = replace(
+        base,
+        name=f"{base.name}-short",
+        data=request.data or "digits",
+        seed=request.seed,
+        epochs=request.finetune.epochs,
+        warmup_epochs=0,
+        learning_rate=_FINE_TUNING_RATE * base.learning_rate,
+        average=0.0,
+    )
+
+    def tune(architecture: Path, supernet: Path, out: Path, device: str) -> object:
+        own = replace(
+            recipe, architecture=str(architecture), init="inherited", supernet=str(supernet)
+        )
+        return run(own, out, device=device)
+
+    return tune
 
 
 def _positive(text: str) -> float:

@@ -35,6 +35,14 @@ from vitresnas.space import SearchSpace, load_space
 
 
 @dataclass(frozen=True)
+class FineTuning:
+    """How many of the finalists are trained further, and for how many epochs."""
+
+    top: int = 0
+    epochs: int = 3
+
+
+@dataclass(frozen=True)
 class SearchRequest:
     """What a user asks for. None leaves a choice to the table, the data or this machine.
 
@@ -59,6 +67,7 @@ class SearchRequest:
     log: Path | None = None  # evaluations shared with other searches; None for one in `out`
     accept_foreign_table: bool = False
     proof_seconds: float = SECONDS
+    finetune: FineTuning = FineTuning()
     compare: tuple[str, ...] = ()  # existing models, each NAME or NAME@SIZE of timm's
 
 

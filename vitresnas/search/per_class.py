@@ -17,10 +17,11 @@ from vitresnas.supernet import Supernet
 IMBALANCED = 1.5  # largest class over smallest; from here on classes are told one by one
 
 
-def per_class(result: SearchResult, supernet: Supernet, data: Data) -> JsonObject:
-    """`SearchResult.per_class`: the hold-out for every network that was taken out, by id; the test
-    split for the winner alone."""
-    best = result.best.candidate.architecture
+def per_class(
+    result: SearchResult, winner: nn.Module, supernet: Supernet, data: Data
+) -> JsonObject:
+    """`SearchResult.per_class`: the hold-out for every network that was taken out, by id, with
+    inherited weights; the test split for the winner alone, with the weights it ends with."""
     finalists = (one for found in result.rounds for one in found.finalists)
     compared = {
         found.candidate.id: found.candidate.architecture
@@ -32,7 +33,7 @@ def per_class(result: SearchResult, supernet: Supernet, data: Data) -> JsonObjec
         "holdout_images": images_by_class(data.holdout, classes),
         "test_images": images_by_class(data.test, classes),
         "holdout_accuracy": _accuracies(compared, supernet, data.holdout, classes),
-        "test_accuracy": accuracy_by_class(supernet.extract(best), data.test, classes),
+        "test_accuracy": accuracy_by_class(winner, data.test, classes),
     }
 
 

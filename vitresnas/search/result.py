@@ -15,11 +15,11 @@ from typing import Any
 from vitresnas.errors import FileFormatError
 from vitresnas.files import Fields, JsonObject, read_json, write_json
 from vitresnas.latency.difference import Difference
-from vitresnas.search.candidate import Candidate, Finalist
+from vitresnas.search.candidate import Candidate, Finalist, Score, optional_number
 from vitresnas.search.compared import ComparedModel
 
 KIND = "search_result"
-VERSION = 3
+VERSION = 4
 VERDICTS = ("met", "missed", "unproven")
 
 
@@ -60,6 +60,34 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """A finalist that was trained further: its hold-out score with its own weights."""
+
+    id: str
+    score: Score
+
+    def __str__(self) -> str:
+        loss, accuracy = self.score.negative_log_likelihood, self.score.accuracy or 0.0
+        return f"{self.id}: accuracy {accuracy:.4f}, negative log-likelihood {loss:.4f}"
+
+    def to_json(self) -> JsonObject:
+        return {
+            "id": self.id,
+            "negative_log_likelihood": self.score.negative_log_likelihood,
+            "score": self.score.accuracy,
+            "images": self.score.images,
+        }
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> Tuned:
+        fields = Fields(value, where)
+        loss, accuracy = fields.number("negative_log_likelihood"), optional_number(fields, "score")
+        found = cls(fields.text("id"), Score(loss, accuracy, fields.integer("images", minimum=0)))
+        fields.done()
+        return found
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """The outcome of a search; without a proof `verdict` is "unproven" and `best` unmeasured.
 
@@ -68,6 +96,8 @@ class SearchResult:
     (after a proof) timed beside the finalists, for comparison; so are the existing models of
     `compared`. `per_class` tells the finalists' accuracies class by class (per_class.py), or is
     empty. `table_difference`: where the table's machine is not the one that searched.
+    `fine_tuned`: finalists that were trained further before `best` was chosen among them; then the
+    model beside the result has those weights.
     """
 
     verdict: str
@@ -86,6 +116,7 @@ class SearchResult:
     per_class: Mapping[str, Any] = field(default_factory=dict)
     compared: tuple[ComparedModel, ...] = ()
     table_difference: tuple[Difference, ...] = ()
+    fine_tuned: tuple[Tuned, ...] = ()
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -128,6 +159,7 @@ class SearchResult:
             "per_class": dict(self.per_class),
             "compared": [found.to_json() for found in self.compared],
             "table_difference": [found.to_json() for found in self.table_difference],
+            "fine_tuned": [found.to_json() for found in self.fine_tuned],
         }
 
     @classmethod
@@ -151,6 +183,7 @@ class SearchResult:
             per_class=_object(fields, "per_class"),
             compared=fields.items("compared", ComparedModel.from_json),
             table_difference=fields.items("table_difference", Difference.from_json),
+            fine_tuned=fields.items("fine_tuned", Tuned.from_json),
         )
         images = fields.integer("evaluated_images", minimum=0)
         if images != result.evaluated_images:
@@ -200,7 +233,12 @@ def _upgrade_2(document: JsonObject) -> JsonObject:
     return {**document, "compared": [], "table_difference": []}
 
 
-UPGRADES = {1: _upgrade_1, 2: _upgrade_2}
+def _upgrade_3(document: JsonObject) -> JsonObject:
+    """Version 4 adds fine-tuned finalists."""
+    return {**document, "fine_tuned": []}
+
+
+UPGRADES = {1: _upgrade_1, 2: _upgrade_2, 3: _upgrade_3}
 
 
 def _text(value: object, where: str) -> str:

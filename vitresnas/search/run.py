@@ -19,10 +19,11 @@ from vitresnas.files import JsonObject, digest, storage_errors
 from vitresnas.latency.compared import ExistingModel
 from vitresnas.latency.environment import describe_environment
 from vitresnas.latency.request import device_name
-from vitresnas.models.model_directory import save_model
+from vitresnas.models.model_directory import load_model, save_model
 from vitresnas.search.candidate import Candidate, Finalist
 from vitresnas.search.check import Found, check
 from vitresnas.search.engine import Session
+from vitresnas.search.fine_tune import Tune, fine_tune
 from vitresnas.search.job import Job, SearchRequest, create_job, phase
 from vitresnas.search.log import EvaluationLog
 from vitresnas.search.measured import measurer
@@ -42,19 +43,23 @@ from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import WEIGHTS, load_supernet, refuse_other_data
 
 RESULT, ARCHITECTURE, MODEL = "search_result.json", "architecture.json", "model"
-PICTURE, LOG = "search.png", "evaluations.jsonl"
+PICTURE, LOG, TUNED = "search.png", "evaluations.jsonl", "fine_tuned"
 PROOF_LOG, BATCH_1_LOG = "proof.jsonl", "proof_batch_1.jsonl"
 
 TrainingFor = Callable[[str, str | None], Training]
 
 
 def run(
-    request: SearchRequest, training_for: TrainingFor, workers: Workers | None = None
+    request: SearchRequest,
+    training_for: TrainingFor,
+    workers: Workers | None = None,
+    tune: Tune | None = None,
 ) -> SearchResult:
     """Search, prove and write; a search that is finished is read, one that was cut short goes on.
 
     training_for: (space, data) as the user typed them -> how to train a super-network for them.
-    workers: other processes that score, see `serve_search`.
+    workers: other processes that score, see `serve_search`. tune: how a finalist is trained
+    further, where the request asks for that.
     Raises UnreachableTarget, MismatchError (table, super-network or folder of something else) and
     the errors of data, table and super-network.
     """
@@ -77,6 +82,12 @@ def run(
             say(f"{request.out} holds this search, finished: nothing was done again")
             return finished
         result = _search_and_prove(job, supernet, supernet_path, settings, workers or Workers())
+        if request.finetune.top and tune:
+            with phase(job.seconds, "fine_tuning"):
+                folder = request.out / TUNED
+                result = fine_tune(
+                    result, request.finetune.top, tune, supernet_path, job.data, folder, job.device
+                )
         return _write(job, supernet, result)
 
 
@@ -239,11 +250,14 @@ def _write(job: Job, supernet: Supernet, result: SearchResult) -> SearchResult:
     out, best = job.request.out, result.best
     with phase(job.seconds, "write"):
         model = supernet.extract(best.candidate.architecture)
+        if result.fine_tuned:
+            model = load_model(out / TUNED / best.candidate.id, job.device)
         test = score_model(model, job.data.test)
         holdout = score_model(model, job.data.holdout)
         environment = describe_environment()
         card = {
-            "kind": "sub-network with inherited weights",
+            "kind": "sub-network"
+            + (", fine-tuned" if result.fine_tuned else " with inherited weights"),
             "verdict": result.verdict,
             "target": dict(result.target),
             "speed": best.speed and asdict(best.speed),
@@ -265,7 +279,7 @@ def _write(job: Job, supernet: Supernet, result: SearchResult) -> SearchResult:
             result,
             test_accuracy=test.accuracy,
             environment=environment,
-            per_class=per_class(result, supernet, job.data),
+            per_class=per_class(result, model, supernet, job.data),
         )
         draw(result, out / PICTURE)
     job.seconds["total"] = sum(job.seconds.values())
@@ -284,6 +298,7 @@ def _early_settings(request: SearchRequest) -> JsonObject:
         "strategy": {"name": request.strategy},
         # Absent where none are asked for: earlier folders know of none.
         **({"compare": list(request.compare)} if request.compare else {}),
+        **({"finetune": asdict(request.finetune)} if request.finetune.top else {}),
     }
 
 
