@@ -59,15 +59,15 @@ def waiting_processes() -> int | None:
 
     Under real-time priority they are kept waiting, so their CPU time alone would not show them.
     """
-    own = _own_running()
+    waiting = None
     for _ in range(_LOOKS):
-        running = _running()
+        own, running = _own_running(), _running()
         if running is None:
             return None
-        before, own = own, _own_running()
-        if before == own:  # no pool of ours went to sleep between the two looks
+        waiting = max(running - own, 0)
+        if own == _own_running():  # no pool of ours went to sleep between the two looks
             break
-    return max(running - own, 0)
+    return waiting
 
 
 def _running() -> int | None:
