@@ -25,7 +25,7 @@ def draw(result: FidelityResult, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 5.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9.6, 5.8), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(TITLES), sharey=False)
     for axes, found in zip(panels, result.agreements, strict=False):
@@ -78,7 +78,8 @@ def _panel(axes: Axes, result: FidelityResult, found: Agreement) -> None:
     )
     axes.set_xlabel("rank with inherited weights (1 is best)")
     axes.set_ylabel("rank trained alone")
-    axes.set_aspect("equal")
+    axes.set_box_aspect(1)
+    axes.set(xlim=(0.2, len(networks) + 0.8), ylim=(0.2, len(networks) + 0.8))
     axes.grid(True, color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     for axis in (axes.xaxis, axes.yaxis):
