@@ -47,13 +47,20 @@ def door(main: Main) -> Callable[..., int]:
                 with storage_errors(Path(error.filename or "the output")):
                     raise
         except VitresnasError as error:
-            print(f"error: {error}", file=sys.stderr)
+            who = "error" if leads() else f"error in process {os.environ['RANK']}"
+            print(f"{who}: {error}", file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
-            print("interrupted: run the same command again to continue", file=sys.stderr)
+            if leads():
+                print("interrupted: run the same command again to continue", file=sys.stderr)
             return INTERRUPTED
 
     return guarded
+
+
+def leads() -> bool:
+    """Whether this process speaks for its command; torchrun starts several that are one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def spin_briefly() -> None:

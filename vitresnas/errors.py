@@ -9,6 +9,7 @@ VitresnasError                exit 2   anything this package raises on purpose
 │   ├── MissingLatency        exit 2   a piece that the latency table does not hold
 │   └── BackendError          exit 2   a backend chosen by name that cannot run
 ├── TrainingDiverged          exit 2   a loss that is no longer a number
+├── WorkerLost                exit 2   a process of the run that is gone
 ├── StorageError              exit 2   a disk that is full or a folder that cannot be written
 └── UnreachableTarget         exit 3   no architecture of the space can meet the target
 """
@@ -52,6 +53,10 @@ class BackendError(InputError):
 
 class TrainingDiverged(VitresnasError):
     """A loss that is no longer a number."""
+
+
+class WorkerLost(VitresnasError):
+    """Another process of the same run is gone: one that trains, or one that reads images."""
 
 
 class StorageError(VitresnasError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.train.nursery import Nursery
 from vitresnas.data import Augmentation, Data, Mixing, load_data
 from vitresnas.space import SearchSpace, StageChoices
 from vitresnas.space.architecture import Embedding
@@ -35,6 +37,13 @@ TOY = SearchSpace(
 def one_thread():
     """Toy networks only wait for a second thread."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    nursery = Nursery(tmp_path_factory.mktemp("logs"))
+    yield nursery
+    nursery.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import pickle
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,9 +20,9 @@ from vitresnas.errors import (
     MismatchError,
     TrainingDiverged,
 )
-from vitresnas.files import digest
+from vitresnas.files import read_lines
 from vitresnas.space import SearchSpace
-from vitresnas.train.checkpoints import load_latest, save_checkpoint
+from vitresnas.train.checkpoints import load_checkpoint, save_checkpoint, saved_steps
 from vitresnas.train.objectives import classification
 from vitresnas.train.place import Place
 from vitresnas.train.run import run, run_identity
@@ -37,40 +41,83 @@ def test_a_diverging_run_names_step_rate_and_cure(toy_retrain, tmp_path):
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_a_last_step_that_ruins_the_weights_is_told_by_their_score(toy_retrain, tmp_path):
+def test_a_run_without_a_good_step_ends(toy_retrain, tmp_path, capsys):
     recipe = replace(
         toy_retrain, learning_rate=1e30, clip_gradient=0.0, average=0.0, epochs=1, batch_size=1000
     )
-    sentence = r"after epoch 1 .* scores (nan|inf) on the hold-out"
-    with pytest.raises(TrainingDiverged, match=sentence):
+    with pytest.raises(TrainingDiverged, match="every step of epoch 1 went wrong"):
         run(recipe, tmp_path / "run", device="cpu")
+    assert re.search(r"after epoch 1 .* scores (nan|inf) on the hold-out", capsys.readouterr().err)
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_a_loss_that_is_no_number_leaves_earlier_checkpoints(toy_supernet, digits, tmp_path):
-    task = create_task(toy_supernet, digits)
-    calls = 0
+class Spoiled:
+    """The usual loss, but that of some steps (by the order of their first coming) is spoiled."""
 
-    def spoiled(heads, targets_BK):
-        nonlocal calls
-        calls += 1
+    def __init__(self, spoil):
+        self.spoil, self.first_seen = spoil, {}
+
+    def __call__(self, heads, targets_BK):
+        # A step is known by its targets, which mixing makes unlike any other's.
+        key = targets_BK.numpy().tobytes()
+        step = self.first_seen.setdefault(key, len(self.first_seen))
         losses = classification(heads, targets_BK)
-        return {"loss": losses["loss"] * (float("nan") if calls == 17 * 2 + 6 else 1.0)}
+        return {"loss": self.spoil(step, losses["loss"])}
 
-    trainer = Trainer(task, digits, toy_supernet, PLACE, objective=spoiled)
-    identity = digest(run_identity(toy_supernet, digits, task))
-    with pytest.raises(TrainingDiverged, match=r"loss of step 39 is nan at learning rate 0\.00"):
-        trainer.fit(tmp_path, identity)
-    state = load_latest(tmp_path, identity)
-    assert state is not None and state["epochs"] == 2
-    assert all(value.isfinite().all() for value in state["model"].values())
+
+def trained(recipe, data, out, spoil, seconds=0.0):
+    task = create_task(recipe, data)
+    place = replace(PLACE, checkpoint_seconds=seconds)
+    trainer = Trainer(task, data, recipe, place, objective=Spoiled(spoil))
+    trainer.fit(out, run_identity(recipe, data, task))
+    return trainer
+
+
+def nan_at(*steps):
+    return lambda step, loss: loss * float("nan") if step in steps else loss
+
+
+def test_a_loss_that_is_no_number_is_rolled_back_and_left_out(
+    toy_supernet, digits, tmp_path, capsys
+):
+    often, rarely = tmp_path / "often", tmp_path / "rarely"
+    trainers = [
+        trained(toy_supernet, digits, out, nan_at(39), seconds)
+        for out, seconds in ((often, 0.0), (rarely, 1e9))
+    ]
+    # Where the run went back to makes no difference.
+    states = [trainer.task.model.state_dict() for trainer in trainers]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert "loss of step 39 is nan, no number to learn from, at learning" in capsys.readouterr().err
+    for out in (often, rarely):
+        (record,) = read_lines(out / "rollbacks.jsonl")
+        assert (record["first"], record["last"]) == (39, 39)
+        left_out = [line["steps_left_out"] for line in read_lines(out / "metrics.jsonl")]
+        assert left_out == [0, 0, 1, 0]
+
+
+def test_trouble_that_comes_again_takes_more_steps_out_and_then_ends_the_run(
+    toy_supernet, digits, tmp_path
+):
+    recipe = replace(toy_supernet, epochs=2, batch_size=16)  # 71 steps in an epoch
+    with pytest.raises(TrainingDiverged, match=r"step 93 is nan.*going back 3 times.*--learning"):
+        trained(recipe, digits, tmp_path, nan_at(90, 91, 92, 93))
+    windows = [(r["first"], r["last"]) for r in read_lines(tmp_path / "rollbacks.jsonl")]
+    assert windows == [(90, 90), (84, 91), (29, 92)]
+    assert 0 < saved_steps(tmp_path)[-1] <= 93
+
+
+def test_a_spike_is_told_from_the_usual_noise(toy_supernet, digits, tmp_path, capsys):
+    recipe = replace(toy_supernet, epochs=1, batch_size=24)  # 47 steps
+    trained(recipe, digits, tmp_path, lambda step, loss: loss * (3 if step == 40 else 1))
+    (record,) = read_lines(tmp_path / "rollbacks.jsonl")
+    assert record["last"] == 40 and "far above the 2.3" in record["reason"]
 
 
 FULL_DISK = """
 import resource, sys, torch
 from vitresnas.doors import door
 from vitresnas.data import Augmentation, Mixing, load_data
-from vitresnas.files import digest
 from vitresnas.train.objectives import classification
 from vitresnas.train.place import Place
 from vitresnas.train.recipe import Recipe
@@ -97,7 +144,7 @@ def main(argv=None):
     identity = run_identity(recipe, data, task)
     claim(out, identity)
     place = Place(torch.device("cpu"), checkpoint_seconds=0)
-    Trainer(task, data, recipe, place, objective).fit(out, digest(identity))
+    Trainer(task, data, recipe, place, objective).fit(out, identity)
     return 0
 
 sys.exit(main())
@@ -110,9 +157,8 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(toy_supernet,
     child = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert child.returncode == 2, child.stderr
     complaint = child.stderr.strip().splitlines()[-1]
-    assert complaint.startswith("error: no space left to write") and "epoch-00003" in complaint
-    names = sorted(path.name for path in (out / "checkpoints").iterdir())
-    assert names == ["epoch-00001.ckpt", "epoch-00002.ckpt"]
+    assert complaint.startswith("error: no space left to write") and "step-00000037" in complaint
+    assert saved_steps(out) == [0, 36]
     run(toy_supernet, out, device="cpu")
     weights = "model.safetensors"
     assert (out / weights).read_bytes() == (whole / weights).read_bytes()
@@ -135,28 +181,52 @@ def test_a_folder_of_another_run_is_refused_by_field(toy_supernet, tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == weights
 
 
-def test_damaged_and_foreign_checkpoints_are_refused_by_name(tmp_path):
-    first = save_checkpoint(tmp_path, 1, "run-a", {"model": {"weight": torch.ones(3)}})
-    with pytest.raises(MismatchError, match=r"epoch-00001\.ckpt belongs to another run"):
-        load_latest(tmp_path, "run-b")
-    content = bytearray(first.read_bytes())
-    content[len(content) // 2] ^= 1
-    first.write_bytes(content)
-    with pytest.raises(FileFormatError, match=r"epoch-00001\.ckpt is damaged"):
-        load_latest(tmp_path, "run-a")
-    first.write_bytes(b"PK\x03\x04 something else")
-    with pytest.raises(FileFormatError, match="is not a checkpoint of vitresnas"):
-        load_latest(tmp_path, "run-a")
+RUN = {"recipe": "toy", "space_id": "a"}
+
+
+def save(out, steps, weight=None):
+    state = {"model": {"weight": torch.ones(3) if weight is None else weight}}
+    return save_checkpoint(out, steps, RUN, state)
+
+
+class Bomb:
+    def __reduce__(self):
+        return print, ("boom",)
+
+
+def test_damaged_and_foreign_checkpoints_are_refused_by_name(tmp_path, capsys):
+    path = save(tmp_path, 7)
+    foreign = r"step-00000007\.ckpt belongs to another run \(space_id 'a', this command's is 'b'\)"
+    with pytest.raises(MismatchError, match=foreign):
+        load_checkpoint(tmp_path, 7, {**RUN, "space_id": "b"})
+    whole = path.read_bytes()
+
+    def refusal(content: bytes) -> str:
+        path.write_bytes(content)
+        with pytest.raises(FileFormatError, match=r"step-00000007\.ckpt") as caught:
+            load_checkpoint(tmp_path, 7, RUN)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "is damaged" in refusal(whole[:-100])
+    assert "is damaged" in refusal(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+    assert "is not a checkpoint" in refusal(b"")
+    assert "is not a checkpoint" in refusal(pickle.dumps(Bomb()))
+    buffer = io.BytesIO()
+    torch.save({"run": Bomb(), "steps": 7}, buffer)
+    line = f"vitresnas/checkpoint/2 {hashlib.sha256(buffer.getvalue()).hexdigest()}\n".encode()
+    assert "holds pickled code, which is never run" in refusal(line + buffer.getvalue())
+    assert capsys.readouterr().out == ""
 
 
 def test_checkpoints_come_back_and_older_ones_go(tmp_path):
     weight = torch.randn(5)
-    for epochs in range(1, 6):
-        save_checkpoint(tmp_path, epochs, "run", {"model": {"weight": weight * epochs}})
-    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert kept == ["epoch-00004.ckpt", "epoch-00005.ckpt"]
-    state = load_latest(tmp_path, "run")
-    assert state is not None and torch.equal(state["model"]["weight"], weight * 5)
+    for steps in range(0, 301, 10):
+        save(tmp_path, steps, weight * steps)
+        kept = saved_steps(tmp_path)
+        assert len(kept) <= 3 and kept[-1] == steps
+        assert kept[0] <= max(0, steps - 64) and kept[0] >= steps - 2 * 64 - 10
+    assert torch.equal(load_checkpoint(tmp_path, 300, RUN)["model"]["weight"], weight * 300)
 
 
 def test_inherited_weights_need_the_same_classes(toy_retrain, toy_supernet, tmp_path, pets):
@@ -171,6 +241,7 @@ def test_inherited_weights_need_the_same_classes(toy_retrain, toy_supernet, tmp_
     ("change", "sentence"),
     [
         ({"epochs": 0}, "epochs is 0"),
+        ({"accumulation": 0}, "accumulation is 0"),
         ({"batch_size": 30}, "cannot be divided into 4 equal groups"),
         ({"init": "inherited"}, "add --supernet DIR"),
         ({"dtype": "fp8"}, "use auto, fp32 or bf16"),

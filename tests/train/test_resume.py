@@ -6,36 +6,29 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.train.nursery import wait_until
 from vitresnas.errors import MismatchError
 from vitresnas.files import read_lines
+from vitresnas.train.checkpoints import saved_steps
 from vitresnas.train.recipe import Recipe
+from vitresnas.train.result import TrainingResult
 from vitresnas.train.run import run
 
 TIMES = {"seconds", "images_per_second"}
 
-# The child writes the recipe it was given and trains with a checkpoint after every epoch.
-CHILD = """
-import sys, torch
-from pathlib import Path
-from vitresnas.data import Augmentation, Mixing
-from vitresnas.train.recipe import Recipe
-from vitresnas.train.run import run
-torch.set_num_threads(1)
-recipe = eval(sys.argv[1])
-run(recipe, Path(sys.argv[2]), device="cpu", checkpoint_seconds=0)
-"""
+# How often the run is killed; the full proof: VITRESNAS_KILLS=20 pytest tests/train/test_resume.py
+KILLS = int(os.environ.get("VITRESNAS_KILLS", "3"))
 
 
-def start(recipe: Recipe, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", CHILD, repr(recipe), str(out)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def command(recipe: Recipe, out: Path, checkpoint_seconds: float = 0.0) -> str:
+    """Training with a checkpoint after every step, as a piece of Python."""
+    options = f"device='cpu', checkpoint_seconds={checkpoint_seconds}"
+    return f"vitresnas.train.run.run({recipe!r}, {str(out)!r}, {options})"
 
 
 def metrics(out: Path) -> list[dict[str, object]]:
@@ -52,26 +45,43 @@ def assert_equal_runs(out: Path, whole: Path, weights: str = "model.safetensors"
     assert epochs == list(range(1, len(epochs) + 1))
 
 
-def wait_for_epochs(child: subprocess.Popen[bytes], out: Path, epochs: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and child.poll() is None:
-        path = out / "metrics.jsonl"
-        if path.exists() and path.read_bytes().count(b"\n") >= epochs:
-            return
-        time.sleep(0.005)
-    child.kill()
-    pytest.fail(f"the run ended or hung before epoch {epochs}: {child.communicate()[1].decode()}")
+def test_a_run_killed_at_random_moments_ends_like_an_uninterrupted_one(
+    toy_supernet, whole, nursery, tmp_path
+):
+    result = TrainingResult.load(whole)
+    assert result is not None
+    out = tmp_path / "killed"
+    killed = 0
+    while killed < KILLS:
+        child = nursery.start(command(toy_supernet, out))
+        # Anywhere: in the imports, a step, a checkpoint, a line of metrics, the last files.
+        time.sleep(random.uniform(0, 2 * result.seconds / KILLS + 0.5))
+        child.kill()
+        killed += child.wait() == -signal.SIGKILL
+        if (out / "training_result.json").exists():
+            assert_equal_runs(out, whole)
+            out = tmp_path / f"killed-{killed}"
+    child = nursery.start(command(toy_supernet, out))
+    assert child.wait() == 0, child.log.read_text()
+    assert_equal_runs(out, whole)
 
 
-def test_a_killed_run_ends_like_an_uninterrupted_one(toy_supernet, whole, tmp_path):
-    child = start(toy_supernet, tmp_path)
-    wait_for_epochs(child, tmp_path, random.randint(1, 2))
-    time.sleep(random.uniform(0, 0.3))  # anywhere: in a step, a checkpoint, a line of metrics
-    os.kill(child.pid, signal.SIGSTOP)
+def test_a_folder_in_which_a_process_trains_is_refused(toy_supernet, nursery, tmp_path):
+    child = nursery.start(command(toy_supernet, tmp_path))
+    wait_until(lambda: saved_steps(tmp_path) != [])
+    child.kill(signal.SIGSTOP)
     with pytest.raises(MismatchError, match="another process is training in"):
         run(toy_supernet, tmp_path, device="cpu")
-    os.kill(child.pid, signal.SIGKILL)
-    child.communicate()
+    child.kill()
+    child.wait()
+
+
+def test_sigterm_saves_the_step_that_was_reached(toy_supernet, whole, nursery, tmp_path):
+    child = nursery.start(command(toy_supernet, tmp_path, checkpoint_seconds=1000))
+    wait_until(lambda: (tmp_path / "metrics.jsonl").exists())
+    child.kill(signal.SIGTERM)
+    assert child.wait() == 1 and "KeyboardInterrupt" in child.log.read_text()
+    assert saved_steps(tmp_path)[-1] >= 17
     run(toy_supernet, tmp_path, device="cpu")
     assert_equal_runs(tmp_path, whole)
 

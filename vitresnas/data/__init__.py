@@ -5,6 +5,7 @@ from vitresnas.data.image_set import MEAN, STD, ImageSet, normalise
 from vitresnas.data.load import Data, load_data
 from vitresnas.data.loader import TrainingLoader
 from vitresnas.data.mixing import Mixer, Mixing
+from vitresnas.data.share import Piece, Share
 from vitresnas.data.streams import generator, seeded, stream
 from vitresnas.data.training_images import TrainingImages
 
@@ -16,6 +17,8 @@ __all__ = [
     "ImageSet",
     "Mixer",
     "Mixing",
+    "Piece",
+    "Share",
     "TrainingImages",
     "TrainingLoader",
     "generator",

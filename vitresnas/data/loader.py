@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,13 +11,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vitresnas.data.augmentation import Augmentation, BatchAugmentation, image_transform
+from vitresnas.data.share import WHOLE, Share
 from vitresnas.data.streams import generator, seeded
 from vitresnas.data.training_images import TrainingImages
-from vitresnas.errors import DataError
+from vitresnas.errors import DataError, WorkerLost
 
 
 class TrainingLoader:
-    """Shuffled, augmented, normalised batches on `device`.
+    """Shuffled, augmented, normalised batches on `device`, or this process's share of them.
 
     Images are drawn without replacement; what does not fill a batch is left out of that epoch (a
     set smaller than one batch is repeated to fill it).
@@ -31,8 +33,10 @@ class TrainingLoader:
         seed: int,
         device: torch.device,
         workers: int = 0,
+        share: Share = WHOLE,
     ) -> None:
         self.batch_size = batch_size
+        self.share = share
         self.steps_per_epoch = max(1, len(train) // batch_size)
         self._train = train
         self._seed = seed
@@ -45,18 +49,24 @@ class TrainingLoader:
         self._resident = None if resident is None else resident.to(device)
         self._labels = train.labels.to(device)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """`steps_per_epoch` batches: images (B, 3, S, S) float, labels (B,) int64."""
-        order = self._order(epoch)
-        for step, (indices, pixels) in enumerate(self._pixels(order, epoch)):
-            images_BCHW = self._augment(pixels.to(self._device), indices, epoch, step)
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of steps `first` to `steps_per_epoch`.
+
+        Images (B / processes, 3, S, S) float, labels (B / processes,) int64.
+        """
+        order = self._order(epoch)[first:]
+        for step, (indices, pixels) in enumerate(self._pixels(order, epoch), start=first):
+            here = self.share.stream(step)
+            images_BCHW = self._augment(pixels.to(self._device), indices, epoch, here)
             yield images_BCHW, self._labels[indices.to(self._device)]
 
     def _order(self, epoch: int) -> list[Tensor]:
+        """Which images this process reads, step by step."""
         count = len(self._train)
         order = torch.randperm(count, generator=generator(self._seed, "order", epoch))
         positions = torch.arange(self.steps_per_epoch * self.batch_size) % count
-        return list(order[positions].view(self.steps_per_epoch, self.batch_size))
+        batches = order[positions].view(self.steps_per_epoch, self.batch_size)
+        return [self.share.of_batch(batch_B) for batch_B in batches]
 
     def _pixels(self, order: list[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Each batch's indices and uint8 pixels (B, 3, S, S)."""
@@ -70,11 +80,26 @@ class TrainingLoader:
             num_workers=self._workers,
             collate_fn=_collate,
             pin_memory=self._device.type == "cuda",
+            worker_init_fn=_outlive_a_request_to_stop,
         )
-        for indices, pixels in zip(order, loader, strict=True):
-            if isinstance(pixels, DataError):
-                raise pixels
-            yield indices, pixels
+        try:
+            for indices, pixels in zip(order, loader, strict=True):
+                if isinstance(pixels, DataError):
+                    raise pixels
+                yield indices, pixels
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise WorkerLost(
+                f"a process that reads images was killed ({str(error).splitlines()[0]}): give "
+                "fewer --workers if memory is short; the same command goes on from the last "
+                "checkpoint"
+            ) from None
+
+
+def _outlive_a_request_to_stop(worker: int) -> None:
+    """SLURM sends SIGTERM to all: the trainer then finishes its step, for which it needs images."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _EpochImages(Dataset[Any]):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitresnas.doors import Parser, door, print_json, say
+from vitresnas.doors import Parser, door, leads, print_json, say
 
 if TYPE_CHECKING:
     from vitresnas.train.recipe import Recipe
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 EXAMPLE = """vitresnas train --recipe digits-supernet --out supernet
   vitresnas train --recipe cifar-supernet --data my-images --dry-run
   vitresnas train --recipe digits-retrain --architecture found/architecture.json \\
-      --init inherited --supernet supernet --out retrained"""
+      --init inherited --supernet supernet --out retrained
+  torchrun --nproc-per-node 8 -m vitresnas.train --recipe cifar-supernet --data my-images"""
 
 
 @door
 def main(argv: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(argv))
-    out, device, workers = (options.pop(name) for name in ("out", "device", "workers"))
-    project = options.pop("wandb")
+    where = {name: options.pop(name) for name in ("device", "workers")}
+    out, seconds, project = (options.pop(name) for name in ("out", "checkpoint_seconds", "wandb"))
     as_json, only_look = options.pop("json"), options.pop("dry_run")
     # Imports of torch wait until the command line has been understood.
     from vitresnas.train.recipes import load_recipe
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if only_look:
         from vitresnas.train.run import look
 
-        found = look(recipe, device=device, workers=workers)
+        found = look(recipe, **where)
         print_json(found.to_json()) if as_json else print("\n".join(found.lines()))
         return 0
     from vitresnas.train.elsewhere import shown_in_wandb
@@ -40,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     out = out or f"runs/{recipe.name}"
     with shown_in_wandb(project, recipe, Path(out)):
-        result = run(recipe, out, device=device, workers=workers)
+        result = run(recipe, out, checkpoint_seconds=seconds, **where)
+    if not leads():
+        return 0
     for note in result.data["notes"]:
         say(f"note: {note}")
     if as_json:
@@ -62,10 +65,19 @@ def _parser() -> Parser:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument(
+        "--accumulation", type=int, help="turns at a batch that does not fit into memory"
+    )
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     parser.add_argument("--workers", type=int, help="processes that decode and augment images")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=15.0,
+        help="between checkpoints (default: 15; 0: after every step)",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what it is and how long it takes"
     )

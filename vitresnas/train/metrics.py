@@ -14,23 +14,23 @@ METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 class MetricLog:
     """Appends epochs to the log of a run that may be continuing.
 
-    `epochs` is what the checkpoint holds: later lines, written by a run that was killed before
+    `steps` is what the checkpoint holds: later lines, written by a run that was killed before
     its checkpoint, are taken out, because those epochs are trained again.
     """
 
-    def __init__(self, out: Path, epochs: int) -> None:
+    def __init__(self, out: Path, steps: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second of imports
 
         self._path = out / METRICS
         lines = read_lines(self._path)
-        kept = [line for line in lines if line["epoch"] <= epochs]
+        kept = [line for line in lines if line["step"] <= steps]
         if len(kept) < len(lines):
             text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept)
             atomic_write(self._path, text.encode())
         note_process(out)
         self._folder = out / TENSORBOARD
         with storage_errors(self._folder):
-            self._writer = SummaryWriter(str(self._folder), purge_step=epochs + 1)
+            self._writer = SummaryWriter(str(self._folder), purge_step=len(kept) + 1)
 
     def write(self, record: JsonObject) -> None:
         """Log one epoch; its numbers also become scalars."""

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
+from vitresnas.data.share import Share
 from vitresnas.errors import InputError
 from vitresnas.latency.request import resolve_device
 from vitresnas.space import load_architecture, load_space, macs
+from vitresnas.train.distributed import ALONE, World
 from vitresnas.train.recipe import SUPERNET, Recipe
 
 CHECKPOINT_SECONDS = 15.0
@@ -25,7 +27,8 @@ class Place:
     device: torch.device
     workers: int = 0
     threads: int = 1
-    checkpoint_seconds: float = CHECKPOINT_SECONDS  # epochs shorter than this share a checkpoint
+    checkpoint_seconds: float = CHECKPOINT_SECONDS  # between checkpoints; 0: after every step
+    world: World = ALONE
 
 
 def choose_place(
@@ -33,19 +36,28 @@ def choose_place(
     device: str = "auto",
     workers: int | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    world: World = ALONE,
 ) -> Place:
     """What suits this machine. Raises InputError for a device that is not there.
 
-    On a CPU that also computes, workers and threads share the cores.
+    On a CPU that also computes, workers and threads share the cores; so do the processes of a run.
     """
-    chosen = torch.device(resolve_device(device))
+    chosen = torch.device(resolve_device(world.device(resolve_device(device))))
     if workers is not None and workers < 0:
         raise InputError(f"workers is {workers}: use 0 or more")
-    cores = _cores()
+    if not checkpoint_seconds >= 0:
+        raise InputError(f"checkpoint_seconds is {checkpoint_seconds}: use 0 or more")
+    share(recipe, world).check(recipe.batch_size, recipe.groups)
+    cores = max(1, _cores() // world.local_size)
     if workers is None:
         workers = min(cores - 1, 16) if chosen.type == "cuda" else cores // 4
     threads = 1 if _is_small(recipe) else max(1, cores - workers)
-    return Place(chosen, workers, threads, checkpoint_seconds)
+    return Place(chosen, workers, threads, checkpoint_seconds, world)
+
+
+def share(recipe: Recipe, world: World) -> Share:
+    """What this process trains of every batch."""
+    return Share(world.rank, world.size, recipe.accumulation)
 
 
 @contextlib.contextmanager

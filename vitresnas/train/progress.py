@@ -21,15 +21,25 @@ class TrainingProgress:
     Early epochs of a super-network run the largest networks; an ETA by steps would be too long.
     """
 
-    def __init__(self, name: str, work: Sequence[float], steps_per_epoch: int, done: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Sequence[float],
+        steps_per_epoch: int,
+        steps_done: int,
+        *,
+        silent: bool = False,
+    ) -> None:
         self._work = work
+        self._silent = silent
         self._total = sum(work) * steps_per_epoch
-        self._done = sum(work[:done]) * steps_per_epoch
+        epochs, steps = divmod(steps_done, steps_per_epoch)
+        self._done = sum(work[:epochs]) * steps_per_epoch + sum(work[epochs : epochs + 1]) * steps
         self._before = self._done
         self._name = name
         self._started = self._last_line = time.monotonic()
         self._bar: Progress | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not silent:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -73,7 +83,7 @@ class TrainingProgress:
             self._bar.update(self._task, description=f"{self._name}, {text}")
             return
         now = time.monotonic()
-        if last or now - self._last_line >= SECONDS_BETWEEN_LINES:
+        if not self._silent and (last or now - self._last_line >= SECONDS_BETWEEN_LINES):
             self._last_line = now
             say(f"{self._name}: {text}, {self._remaining(now)}")
 

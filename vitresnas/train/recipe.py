@@ -32,6 +32,7 @@ class Recipe:
     epochs: int = 120
     batch_size: int = 128
     groups: int = 4  # sub-networks per step
+    accumulation: int = 1  # turns a process takes at its part of a batch; saves memory
     widening_epochs: int = 0  # E_w: choices open one by one, channels are sorted, until then
 
     learning_rate: float = 5e-4
@@ -53,7 +54,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.task not in (SUPERNET, RETRAIN):
             raise InputError(f"task is {self.task!r}: use {SUPERNET} or {RETRAIN}")
-        for name in ("epochs", "batch_size", "groups", "evaluate_every"):
+        for name in ("epochs", "batch_size", "groups", "accumulation", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: use at least 1")
         if not 0 < self.learning_rate < math.inf:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
 
 from vitresnas.data.load import Data, load_data
 from vitresnas.errors import InputError
-from vitresnas.files import JsonObject, digest, read_lines, storage_errors
-from vitresnas.train.checkpoints import drop_old
+from vitresnas.files import JsonObject, read_lines, storage_errors
+from vitresnas.train.checkpoints import keep_newest
+from vitresnas.train.distributed import join
 from vitresnas.train.dry_run import DryRun, dry_run
 from vitresnas.train.evaluate import Score
 from vitresnas.train.metrics import METRICS
@@ -17,6 +19,7 @@ from vitresnas.train.place import CHECKPOINT_SECONDS, Place, choose_place, threa
 from vitresnas.train.recipe import Recipe
 from vitresnas.train.result import TrainingResult
 from vitresnas.train.run_folder import claim, only_process
+from vitresnas.train.stop import asked_to_stop
 from vitresnas.train.tasks import Task, create_task, image_size
 from vitresnas.train.trainer import Trainer
 
@@ -31,23 +34,38 @@ def run(
 ) -> TrainingResult:
     """Train `recipe` into the folder `out`, going on where an interrupted run stopped.
 
+    Under torchrun all processes call this; each trains its share of every batch, and all return the
+    result that the first one writes. SIGTERM ends a run after its step, with a checkpoint.
+
     `out` becomes a super-network or a model directory; beside it lie metrics.jsonl, tensorboard/
     and checkpoints/. A finished run is not trained again, its result is read.
     workers: processes that decode and augment; None chooses. Raises MismatchError where `out`
     holds another run, DataError, InputError, TrainingDiverged, StorageError.
     """
     out = Path(out)
-    place = choose_place(recipe, device, workers, checkpoint_seconds)
-    data, task = _prepare(recipe)
-    identity = run_identity(recipe, data, task)
-    with only_process(out), threads_of(place):
-        claim(out, identity)
+    with join() as world, contextlib.ExitStack() as stack:
+        place = world.together(
+            lambda: choose_place(recipe, device, workers, checkpoint_seconds, world)
+        )
+        data, task = world.together(lambda: _prepare(recipe))
+        identity = run_identity(recipe, data, task)
+        stack.enter_context(threads_of(place))
+        world.together(lambda: _claim(stack, out, identity) if world.leads else None)
         finished = TrainingResult.load(out)
         if finished is not None:
             return finished
         trainer = Trainer(task, data, recipe, place)
-        trainer.fit(out, digest(identity))
-        return _finish(trainer, data, out, identity)
+        with asked_to_stop() as stop:
+            trainer.fit(out, identity, stop)
+        world.together(lambda: _finish(trainer, data, out, identity) if world.leads else None)
+        result = TrainingResult.load(out)
+        assert result is not None  # the leading process wrote it
+        return result
+
+
+def _claim(stack: contextlib.ExitStack, out: Path, identity: JsonObject) -> None:
+    stack.enter_context(only_process(out))
+    claim(out, identity)
 
 
 def look(recipe: Recipe, *, device: str = "auto", workers: int | None = None) -> DryRun:
@@ -77,7 +95,7 @@ def _prepare(recipe: Recipe) -> tuple[Data, Task]:
     return data, create_task(recipe, data)
 
 
-def _finish(trainer: Trainer, data: Data, out: Path, identity: JsonObject) -> TrainingResult:
+def _finish(trainer: Trainer, data: Data, out: Path, identity: JsonObject) -> None:
     """Score, save the network, and last the result, which makes the run a finished one."""
     task, model, place = trainer.task, trainer.model, trainer.place
     result = TrainingResult(
@@ -97,15 +115,19 @@ def _finish(trainer: Trainer, data: Data, out: Path, identity: JsonObject) -> Tr
     with storage_errors(out):
         task.save(model, out, card)
     result.save(out)
-    drop_old(out, keep=1)
-    return result
+    keep_newest(out)
 
 
 def _environment(place: Place) -> JsonObject:
     name = "cpu"
     if place.device.type == "cuda":
         name = torch.cuda.get_device_name(place.device)
-    return {"torch": torch.__version__, "device": name, "threads": place.threads}
+    return {
+        "torch": torch.__version__,
+        "device": name,
+        "processes": place.world.size,
+        "threads": place.threads,
+    }
 
 
 def _to_json(scores: dict[str, Score]) -> JsonObject:

@@ -22,14 +22,21 @@ def claim(out: Path, identity: JsonObject) -> None:
     if not path.exists():
         write_json(path, "training_run", identity)
         return
-    found, wanted = flattened(read_json(path, "training_run")), flattened(identity)
+    difference = first_difference(read_json(path, "training_run"), identity)
+    if difference:
+        raise MismatchError(
+            f"{out} holds a run with {difference}: choose another --out, or repeat the command "
+            "that began it"
+        )
+
+
+def first_difference(theirs: JsonObject, ours: JsonObject) -> str:
+    """The first field in which two identities differ, in words; empty where none does."""
+    found, wanted = flattened(theirs), flattened(ours)
     for field in sorted(found.keys() | wanted.keys()):
-        theirs, ours = found.get(field), wanted.get(field)
-        if theirs != ours:
-            raise MismatchError(
-                f"{out} holds a run with {field} {theirs!r}, this command's is {ours!r}: "
-                "choose another --out, or repeat the command that began it"
-            )
+        if found.get(field) != wanted.get(field):
+            return f"{field} {found.get(field)!r}, this command's is {wanted.get(field)!r}"
+    return ""
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from vitresnas.data.image_set import ImageSet
 from vitresnas.data.load import Data
+from vitresnas.data.share import Piece
 from vitresnas.data.streams import stream
 from vitresnas.errors import DataError
 from vitresnas.files import JsonObject
@@ -48,8 +49,10 @@ class Task(Protocol):
         self, epoch: int, optimizer: Optimizer, averages: Sequence[nn.Module]
     ) -> None: ...
 
-    def heads(self, images_BCHW: Tensor, epoch: int, step: int) -> Mapping[str, Tensor]:
-        """Logits by head, in training mode."""
+    def heads(
+        self, images_BCHW: Tensor, epoch: int, step: int, piece: Piece
+    ) -> Mapping[str, Tensor]:
+        """Logits by head, in training mode, of the images of one piece of a batch."""
 
     def expected_macs(self, epoch: int) -> float:
         """MACs per image and forward pass at this epoch, for the ETA."""
@@ -94,7 +97,11 @@ def _draw(recipe: Recipe, space: SearchSpace, rng: Random, epoch: int) -> tuple[
 
 @dataclass
 class SupernetTask:
-    """Every step runs one drawn sub-network per group of the batch."""
+    """Every step runs one drawn sub-network per group of the batch.
+
+    The groups of a whole batch are drawn together, near-balanced, and every process runs its own:
+    how many processes share the work does not change which networks a step trains.
+    """
 
     recipe: Recipe
     space: SearchSpace
@@ -113,8 +120,10 @@ class SupernetTask:
         if self.recipe.widening_epochs and epoch <= self.recipe.widening_epochs:
             sort_channels(self.model, optimizer, averages)
 
-    def heads(self, images_BCHW: Tensor, epoch: int, step: int) -> Mapping[str, Tensor]:
-        drawn = drawn_at(self.recipe, self.space, epoch, step)
+    def heads(
+        self, images_BCHW: Tensor, epoch: int, step: int, piece: Piece
+    ) -> Mapping[str, Tensor]:
+        drawn = piece.of(drawn_at(self.recipe, self.space, epoch, step))
         return self.model.forward_heads(images_BCHW, drawn, patches=False)
 
     def expected_macs(self, epoch: int) -> float:
@@ -183,7 +192,9 @@ class RetrainTask:
     def begin_epoch(self, epoch: int, optimizer: Optimizer, averages: Sequence[nn.Module]) -> None:
         pass  # one network: nothing is sorted, nothing widens
 
-    def heads(self, images_BCHW: Tensor, epoch: int, step: int) -> Mapping[str, Tensor]:
+    def heads(
+        self, images_BCHW: Tensor, epoch: int, step: int, piece: Piece
+    ) -> Mapping[str, Tensor]:
         return self.model.forward_heads(images_BCHW)
 
     def expected_macs(self, epoch: int) -> float:

@@ -1,9 +1,10 @@
-"""The loop, the only one: epochs of steps, a line of metrics and a checkpoint after each."""
+"""The loop, the only one: epochs of steps, a line of metrics after each, checkpoints between."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +14,31 @@ from torch import Tensor, nn
 from vitresnas.data.load import Data
 from vitresnas.data.loader import TrainingLoader
 from vitresnas.data.mixing import Mixer
+from vitresnas.data.share import Piece
 from vitresnas.data.streams import stream
 from vitresnas.errors import TrainingDiverged
 from vitresnas.files import JsonObject
-from vitresnas.train.checkpoints import load_latest, save_checkpoint
+from vitresnas.train.batch_norm import share_batch_norm
+from vitresnas.train.checkpoints import load_checkpoint, save_checkpoint, saved_steps
+from vitresnas.train.distributed import averaged_once
 from vitresnas.train.metrics import MetricLog
 from vitresnas.train.objectives import Objective, classification
 from vitresnas.train.optimiser import create_optimizer, create_schedule
-from vitresnas.train.place import Place
+from vitresnas.train.pace import Pace
+from vitresnas.train.place import Place, share
+from vitresnas.train.precision import autocast
 from vitresnas.train.progress import TrainingProgress
 from vitresnas.train.recipe import Recipe
+from vitresnas.train.rollbacks import CURE, Rollbacks
 from vitresnas.train.tasks import Task
-
-# A check of the loss makes a GPU wait, so there it is done every so many steps.
-STEPS_BETWEEN_CHECKS = {"cpu": 1}
-STEPS_BETWEEN_CHECKS_ELSEWHERE = 20
-
-_CURE = (
-    "lower the learning rate (--learning-rate), or train with --dtype fp32; "
-    "checkpoints of earlier epochs are untouched"
-)
+from vitresnas.train.watch import Setback, Watch
 
 
 class Trainer:
-    """A task, its optimiser, schedule and weight average, and how they are saved."""
+    """A task, its optimiser, schedule and weight average, and how they are saved.
+
+    Of several processes each trains its share of every batch; all hold the same weights.
+    """
 
     def __init__(
         self,
@@ -48,7 +50,12 @@ class Trainer:
     ) -> None:
         self.task, self.recipe, self.place = task, recipe, place
         self.objective = objective
+        self.share = share(recipe, place.world)
         task.model.to(place.device).train()
+        if place.world.joined:
+            share_batch_norm(task.model)
+        self.network = place.world.data_parallel(_Network(task), place.device)
+        self.dtype = next(task.model.parameters()).dtype
         self.loader = TrainingLoader(
             data.train,
             recipe.augmentation,
@@ -56,159 +63,213 @@ class Trainer:
             seed=recipe.seed,
             device=place.device,
             workers=place.workers,
+            share=self.share,
         )
         self.mixer = Mixer(recipe.mixing, len(data.class_names), recipe.seed)
         self.holdout = data.holdout.to(place.device)
         self.optimizer = create_optimizer(task.model, recipe)
         self.schedule = create_schedule(self.optimizer, recipe, self.loader.steps_per_epoch)
         self.average = _create_average(task.model, recipe)
-        self.epochs_done = 0
+        self.watch = Watch(place.device, place.world)
+        self.steps_done = 0
+        self._epoch_seconds = 0.0  # of the epoch that is being trained
 
     @property
     def model(self) -> nn.Module:
         """The weights to use: the average where one is kept."""
         return self.task.model if self.average is None else self.average.module
 
-    def fit(self, out: Path, run: str) -> None:
+    @property
+    def epochs_done(self) -> int:
+        return self.steps_done // self.loader.steps_per_epoch
+
+    def fit(self, out: Path, run: JsonObject, stop: Callable[[], bool] = lambda: False) -> None:
         """Train to the end, from the newest checkpoint in `out` where there is one.
 
-        Raises TrainingDiverged, StorageError; earlier checkpoints then stay.
+        run: the identity that checkpoints carry. stop: asked after every step; a yes on any process
+        saves a checkpoint and raises KeyboardInterrupt on all. Setbacks are rolled back. Raises
+        TrainingDiverged where that does not help, StorageError; earlier checkpoints then stay.
         """
-        self._restore(load_latest(out, run))
-        if self.epochs_done == self.recipe.epochs:
-            return
-        work = [self.task.expected_macs(epoch) for epoch in range(self.recipe.epochs)]
-        log = MetricLog(out, self.epochs_done)
-        saved = time.monotonic()
-        steps = self.loader.steps_per_epoch
-        with TrainingProgress(self.recipe.name, work, steps, self.epochs_done) as progress:
-            for epoch in range(self.epochs_done, self.recipe.epochs):
-                record = self.train_epoch(epoch, progress)
-                self.epochs_done = epoch + 1
-                last = self.epochs_done == self.recipe.epochs
-                if last or self.epochs_done % self.recipe.evaluate_every == 0:
-                    for name, score in self.task.scores(
-                        self.model, self.holdout, full=False
-                    ).items():
-                        if not math.isfinite(score.negative_log_likelihood):
-                            raise TrainingDiverged(
-                                f"after epoch {self.epochs_done} the {name} network scores "
-                                f"{score.negative_log_likelihood} on the hold-out at learning rate "
-                                f"{self.learning_rate:.3g}: {_CURE}"
-                            )
-                        record[f"holdout_{name}_accuracy"] = score.accuracy
-                        record[f"holdout_{name}_nll"] = score.negative_log_likelihood
-                log.write(record)
-                if last or time.monotonic() - saved >= self.place.checkpoint_seconds:
-                    save_checkpoint(out, self.epochs_done, run, self._state())
-                    saved = time.monotonic()
-                progress.epoch(_describe(record, self.recipe.epochs), last=last)
-        log.close()
+        rollbacks = Rollbacks(out, leads=self.place.world.leads)
+        while True:
+            self._restore(out, run)
+            try:
+                self._train(out, run, stop, rollbacks)
+                return
+            except Setback as setback:
+                rollbacks.add(setback)
 
-    def train_epoch(self, epoch: int, progress: TrainingProgress | None = None) -> JsonObject:
-        """One pass over the training images; the epoch's line of metrics."""
+    def _train(
+        self, out: Path, run: JsonObject, stop: Callable[[], bool], rollbacks: Rollbacks
+    ) -> None:
+        """From where the weights stand to the end. Raises Setback."""
+        recipe, world = self.recipe, self.place.world
+        if self.epochs_done == recipe.epochs:
+            return
+        work = [self.task.expected_macs(epoch) for epoch in range(recipe.epochs)]
+        log = MetricLog(out, self.steps_done) if world.leads else None
+        pace = Pace(self.place.checkpoint_seconds)
+        progress = TrainingProgress(
+            recipe.name, work, self.loader.steps_per_epoch, self.steps_done, silent=not world.leads
+        )
+
+        def save_if_due(*, last: bool) -> None:
+            stopping, due = world.any(stop(), world.leads and (last or pace.due()))
+            if stopping or due:
+                with pace.saving():
+                    self._save(out, run)
+            if stopping and not last:
+                raise KeyboardInterrupt
+
+        def between() -> None:
+            progress.step((self.steps_done - 1) // self.loader.steps_per_epoch)
+            if self.steps_done % self.loader.steps_per_epoch:
+                save_if_due(last=False)
+
+        with progress:
+            for epoch in range(self.epochs_done, recipe.epochs):
+                record = self.train_epoch(epoch, rollbacks.leave_out, between)
+                last = self.epochs_done == recipe.epochs
+                if last or self.epochs_done % recipe.evaluate_every == 0:
+                    record.update(self._holdout_scores())
+                if log is not None:
+                    log.write(record)
+                save_if_due(last=last)
+                progress.epoch(_describe(record, recipe.epochs), last=last)
+        if log is not None:
+            log.close()
+
+    def train_epoch(
+        self,
+        epoch: int,
+        leave_out: Callable[[int], bool] = lambda step: False,
+        between: Callable[[], None] = lambda: None,
+    ) -> JsonObject:
+        """What is left of one pass over the training images; the epoch's line of metrics.
+
+        leave_out: tells which steps of the run are not to be trained. between: called after each
+        step. Raises Setback.
+        """
         started = time.monotonic()
-        averages = [] if self.average is None else [self.average.module]
-        self.task.begin_epoch(epoch, self.optimizer, averages)
-        watch = _LossWatch(self.place.device)
-        images = 0
-        for step, (images_BCHW, labels_B) in enumerate(self.loader.epoch(epoch)):
-            number = epoch * self.loader.steps_per_epoch + step
-            losses = self.train_step(images_BCHW, labels_B, epoch, step)
-            watch.add(losses["loss"], number, self.learning_rate)
-            images += len(labels_B)
-            if progress is not None:
-                progress.step(epoch)
-        watch.check()
-        seconds = time.monotonic() - started
+        steps = self.loader.steps_per_epoch
+        first = self.steps_done - epoch * steps
+        if first == 0:
+            averages = [] if self.average is None else [self.average.module]
+            self.task.begin_epoch(epoch, self.optimizer, averages)
+            self.watch.begin_epoch()
+            self._epoch_seconds = 0.0
+        for step, (images_BCHW, labels_B) in enumerate(self.loader.epoch(epoch, first), first):
+            number = epoch * steps + step
+            if not leave_out(number):
+                losses = self.train_step(images_BCHW, labels_B, epoch, step)
+                self.watch.add(losses["loss"], number, self.learning_rate)
+            self.steps_done = number + 1
+            now = time.monotonic()
+            self._epoch_seconds, started = self._epoch_seconds + now - started, now
+            between()
+        self.watch.look()
+        if not self.watch.count:
+            raise TrainingDiverged(f"every step of epoch {epoch + 1} went wrong: {CURE}")
         return {
             "epoch": epoch + 1,
-            "step": (epoch + 1) * self.loader.steps_per_epoch,
-            "loss": watch.mean,
+            "step": self.steps_done,
+            "steps_left_out": steps - self.watch.count,
+            "loss": self.watch.mean,
             "learning_rate": self.learning_rate,
-            "seconds": seconds,
-            "images_per_second": images / seconds,
+            "seconds": self._epoch_seconds,
+            "images_per_second": steps * self.recipe.batch_size / self._epoch_seconds,
         }
 
     def train_step(
         self, images_BCHW: Tensor, labels_B: Tensor, epoch: int, step: int
     ) -> dict[str, Tensor]:
-        """Mix, forward, backward, update; the losses by name, detached."""
-        recipe = self.recipe
+        """Mix, forward and backward in turns, update; this process's losses by name, detached."""
+        recipe, turns = self.recipe, self.share.turns
         number = epoch * self.loader.steps_per_epoch + step
+        here = self.share.stream(step)
         self.schedule.step_update(number)
-        torch.manual_seed(stream(recipe.seed, "step", epoch, step))  # drop path draws from this
-        images_BCHW, targets_BK = self.mixer(images_BCHW, labels_B, epoch, step)
-        with autocast(recipe.dtype, self.place.device):
-            heads = self.task.heads(images_BCHW, epoch, step)
-        losses = self.objective(heads, targets_BK)
+        torch.manual_seed(stream(recipe.seed, "step", epoch, here))  # drop path draws from this
+        images_BCHW, targets_BK = self.mixer(images_BCHW.to(self.dtype), labels_B, epoch, here)
         self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
+        found: dict[str, Tensor] = {}
+        parts = zip(images_BCHW.chunk(turns), targets_BK.chunk(turns), strict=True)
+        for turn, (part_BCHW, part_BK) in enumerate(parts):
+            with averaged_once(self.network, last=turn == turns - 1):
+                with autocast(recipe.dtype, self.place.device):
+                    heads = self.network(part_BCHW, epoch, step, self.share.piece(turn))
+                losses = self.objective(heads, part_BK)
+                (losses["loss"] / turns).backward()
+            for name, loss in losses.items():
+                found[name] = found.get(name, 0.0) + loss.detach() / turns
         if recipe.clip_gradient:
             nn.utils.clip_grad_norm_(self.task.model.parameters(), recipe.clip_gradient)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.task.model, step=number)
-        return {name: loss.detach() for name, loss in losses.items()}
+        return found
 
     @property
     def learning_rate(self) -> float:
         """Of the step that was taken last."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def _state(self) -> dict[str, Any]:
-        return {
+    def _holdout_scores(self) -> JsonObject:
+        """Every process scores alike, so that all know of a setback. Raises Setback."""
+        found: JsonObject = {}
+        for name, score in self.task.scores(self.model, self.holdout, full=False).items():
+            if not math.isfinite(score.negative_log_likelihood):
+                raise Setback(
+                    self.steps_done - 1,
+                    f"after epoch {self.epochs_done} the {name} network scores "
+                    f"{score.negative_log_likelihood} on the hold-out at learning rate "
+                    f"{self.learning_rate:.3g}",
+                )
+            found[f"holdout_{name}_accuracy"] = score.accuracy
+            found[f"holdout_{name}_nll"] = score.negative_log_likelihood
+        return found
+
+    def _save(self, out: Path, run: JsonObject) -> None:
+        self.watch.look()  # what is saved is known to be good
+        if not self.place.world.leads:
+            return
+        state = {
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.module.state_dict(),
+            "watch": self.watch.state(),
+            "epoch_seconds": self._epoch_seconds,
         }
+        save_checkpoint(out, self.steps_done, run, state)
 
-    def _restore(self, state: dict[str, Any] | None) -> None:
-        if state is None:
+    def _restore(self, out: Path, run: JsonObject) -> None:
+        """The newest checkpoint; where there is none, the start becomes one to go back to."""
+        saved = saved_steps(out)
+        steps = self.place.world.agree_on(saved[-1] if saved else -1)
+        if steps < 0:
+            self._save(out, run)
             return
+        state = load_checkpoint(out, steps, run)
         self.task.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
-        self.epochs_done = state["epochs"]
+        self.watch.restore(state["watch"])
+        self._epoch_seconds = state["epoch_seconds"]
+        self.steps_done = steps
 
 
-class _LossWatch:
-    """The mean loss of an epoch, and the first step whose loss is not a number."""
+class _Network(nn.Module):
+    """A task as the module that DDP wraps."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._every = STEPS_BETWEEN_CHECKS.get(device.type, STEPS_BETWEEN_CHECKS_ELSEWHERE)
-        self._pending: list[tuple[Tensor, int, float]] = []
-        self._sum, self._count = 0.0, 0
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model = task.model
+        self._task = task
 
-    @property
-    def mean(self) -> float:
-        return self._sum / self._count
-
-    def add(self, loss: Tensor, step: int, learning_rate: float) -> None:
-        self._pending.append((loss, step, learning_rate))
-        if len(self._pending) >= self._every:
-            self.check()
-
-    def check(self) -> None:
-        for loss, step, learning_rate in self._pending:
-            value = loss.item()
-            if not math.isfinite(value):
-                raise TrainingDiverged(
-                    f"the loss of step {step} is {value} at learning rate {learning_rate:.3g}: "
-                    + _CURE
-                )
-            self._sum += value
-            self._count += 1
-        self._pending.clear()
-
-
-def autocast(dtype: str, device: torch.device) -> torch.autocast:
-    """bf16 autocast where the recipe asks for it, or where it is fast (a GPU that has it)."""
-    if dtype == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        dtype = "bf16" if fast else "fp32"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bf16")
+    def forward(
+        self, images_BCHW: Tensor, epoch: int, step: int, piece: Piece
+    ) -> Mapping[str, Tensor]:
+        return self._task.heads(images_BCHW, epoch, step, piece)
 
 
 def _create_average(model: nn.Module, recipe: Recipe) -> Any:

@@ -15,8 +15,13 @@ def classification(heads: Mapping[str, Tensor], targets_BK: Tensor) -> dict[str,
     Without a teacher a distillation token learns from the labels as the class token does.
     """
     losses = {
-        name: F.cross_entropy(heads[name].float(), targets_BK)
+        name: _cross_entropy(heads[name], targets_BK)
         for name in ("class", "distillation")
         if name in heads
     }
     return {"loss": torch.stack(list(losses.values())).mean(), **losses}
+
+
+def _cross_entropy(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
+    wide = torch.promote_types(logits_BK.dtype, torch.float32)
+    return F.cross_entropy(logits_BK.to(wide), targets_BK.to(wide))
