@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vitresnas.data.sources import Images, to_square
+from vitresnas.errors import DataError
 
 # ImageNet's statistics, as every timm network expects; in units of 0..1.
 MEAN = (0.485, 0.456, 0.406)
@@ -20,16 +21,20 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """`images` uint8 (N, 3, S, S) and `labels` int64 (N,), on one device."""
+    """`images` uint8 (N, 3, S, S) and `labels` int64 (N,), on one device.
+
+    left_out: how many more there are that cannot be read.
+    """
 
     images: Tensor
     labels: Tensor
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> ImageSet:
-        return ImageSet(self.images.to(device), self.labels.to(device))
+        return ImageSet(self.images.to(device), self.labels.to(device), self.left_out)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images (B, 3, S, S) and labels, in order; the last batch may be short."""
@@ -46,17 +51,26 @@ def normalise(pixels_BCHW: Tensor) -> Tensor:
     return (pixels_BCHW.float() / 255 - mean) / std
 
 
-def decode_all(images: Images, indices: Sequence[int], size: int) -> Tensor:
-    """Decode, resize and stack: uint8 (N, 3, size, size). Raises DataError for a broken image."""
-    pixels = np.empty((len(indices), 3, size, size), dtype=np.uint8)
+def decode_all(images: Images, indices: Sequence[int], size: int) -> tuple[Tensor, dict[int, str]]:
+    """Decode, resize and stack: uint8 (N, 3, size, size).
+
+    Also what is wrong with the images that cannot be read, by position in ascending order; their
+    pixels are black.
+    """
+    pixels = np.zeros((len(indices), 3, size, size), dtype=np.uint8)
+    complaints: dict[int, str] = {}
 
     def decode_some(start: int) -> None:
         for position in range(start, min(start + 256, len(indices))):
-            image = images.read(int(indices[position]))
-            pixels[position] = to_square(image, size, images.resample)
+            try:
+                image = images.read(int(indices[position]))
+            except DataError as error:
+                complaints[position] = str(error)
+            else:
+                pixels[position] = to_square(image, size, images.resample)
 
     # Pillow releases Python's lock while it decodes, so threads are enough.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for _ in pool.map(decode_some, range(0, len(indices), 256)):
             pass
-    return torch.from_numpy(pixels)
+    return torch.from_numpy(pixels), dict(sorted(complaints.items()))

@@ -23,6 +23,7 @@ from vitresnas.data.splits import (
     holdout_size,
 )
 from vitresnas.data.training_images import MEMORY_BUDGET_BYTES, TrainingImages
+from vitresnas.data.unreadable import UNREADABLE_SHARE, tolerate
 from vitresnas.errors import DataError
 from vitresnas.files import digest
 
@@ -57,11 +58,13 @@ def load_data(
     image_size: int,
     seed: int = 0,
     memory_budget: int = MEMORY_BUDGET_BYTES,
+    unreadable_share: float = UNREADABLE_SHARE,
 ) -> Data:
     """scikit-learn's digits (None or "digits"), an image folder, or a folder of Parquet files.
 
     Images come out as `image_size` x `image_size` with 3 channels. Up to `memory_budget` bytes the
-    training images are held decoded. Raises DataError, one sentence naming what cannot be used.
+    training images are held decoded. Up to `unreadable_share` of each split may be images that
+    cannot be read. Raises DataError, one sentence naming what cannot be used.
     """
     source = open_source(spec)
     train, holdout, test, notes = split_source(source, seed)
@@ -72,10 +75,10 @@ def load_data(
         id=digest(identity)[:12],
         class_names=source.class_names,
         image_size=image_size,
-        train=TrainingImages(*train, image_size, memory_budget),
-        holdout=_image_set(holdout, image_size),
+        train=TrainingImages(*train, image_size, memory_budget, unreadable_share),
+        holdout=_image_set(holdout, image_size, unreadable_share, "hold-out images"),
         notes=notes,
-        read_test=lambda: _image_set(test, image_size),
+        read_test=lambda: _image_set(test, image_size, unreadable_share, "test images"),
     )
 
 
@@ -127,7 +130,13 @@ def split_source(source: Source, seed: int) -> tuple[Part, Part, Part, tuple[str
     return (images, rest), holdout, test, tuple(notes)
 
 
-def _image_set(part: Part, size: int) -> ImageSet:
+def _image_set(part: Part, size: int, unreadable_share: float, what: str) -> ImageSet:
     images, indices = part
     labels = torch.from_numpy(images.labels[indices])
-    return ImageSet(decode_all(images, indices.tolist(), size), labels)
+    pixels, complaints = decode_all(images, indices.tolist(), size)
+    if not complaints:
+        return ImageSet(pixels, labels)
+    tolerate(list(complaints.values()), len(indices), unreadable_share, what)
+    readable = torch.ones(len(indices), dtype=torch.bool)
+    readable[list(complaints)] = False
+    return ImageSet(pixels[readable], labels[readable], len(complaints))

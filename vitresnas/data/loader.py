@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from vitresnas.data.augmentation import Augmentation, BatchAugmentation, image_t
 from vitresnas.data.share import WHOLE, Share
 from vitresnas.data.streams import generator, seeded
 from vitresnas.data.training_images import TrainingImages
-from vitresnas.errors import DataError, WorkerLost
+from vitresnas.data.unreadable import tolerate
+from vitresnas.errors import DataError
 
 
 class TrainingLoader:
@@ -37,6 +38,7 @@ class TrainingLoader:
     ) -> None:
         self.batch_size = batch_size
         self.share = share
+        self.stand_ins = 0  # in the batch given out last, for images that cannot be read
         self.steps_per_epoch = max(1, len(train) // batch_size)
         self._train = train
         self._seed = seed
@@ -44,8 +46,10 @@ class TrainingLoader:
         self._workers = workers
         self._augment = BatchAugmentation(augmentation, len(train), seed)
         self._transform = image_transform(augmentation, train.size)
-        # Decoded images without a per-image step move to the device once and for all.
-        resident = train.pixels if self._transform is None else None
+        # Decoded here, so that workers share them. Without a per-image step they move to the
+        # device once and for all.
+        pixels = train.pixels
+        resident = pixels if self._transform is None else None
         self._resident = None if resident is None else resident.to(device)
         self._labels = train.labels.to(device)
 
@@ -55,10 +59,11 @@ class TrainingLoader:
         Images (B / processes, 3, S, S) float, labels (B / processes,) int64.
         """
         order = self._order(epoch)[first:]
-        for step, (indices, pixels) in enumerate(self._pixels(order, epoch), start=first):
+        for step, (indices, read) in enumerate(self._read(order, epoch), start=first):
             here = self.share.stream(step)
-            images_BCHW = self._augment(pixels.to(self._device), indices, epoch, here)
-            yield images_BCHW, self._labels[indices.to(self._device)]
+            images_BCHW = self._augment(read.pixels.to(self._device), indices, epoch, here)
+            self.stand_ins = int((read.positions != indices).sum())
+            yield images_BCHW, self._labels[read.positions.to(self._device)]
 
     def _order(self, epoch: int) -> list[Tensor]:
         """Which images this process reads, step by step."""
@@ -68,11 +73,12 @@ class TrainingLoader:
         batches = order[positions].view(self.steps_per_epoch, self.batch_size)
         return [self.share.of_batch(batch_B) for batch_B in batches]
 
-    def _pixels(self, order: list[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each batch's indices and uint8 pixels (B, 3, S, S)."""
+    def _read(self, order: list[Tensor], epoch: int) -> Iterator[tuple[Tensor, _Batch]]:
+        """Each batch's indices, and what was read for them."""
         if self._resident is not None:
             for indices in order:
-                yield indices, self._resident[indices.to(self._device)]
+                pixels = self._resident[indices.to(self._device)]
+                yield indices, _Batch(pixels, self._train.positions[indices])
             return
         loader: DataLoader[Any] = DataLoader(
             _EpochImages(self._train, self._transform, self._seed, epoch),
@@ -82,24 +88,28 @@ class TrainingLoader:
             pin_memory=self._device.type == "cuda",
             worker_init_fn=_outlive_a_request_to_stop,
         )
-        try:
-            for indices, pixels in zip(order, loader, strict=True):
-                if isinstance(pixels, DataError):
-                    raise pixels
-                yield indices, pixels
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise WorkerLost(
-                f"a process that reads images was killed ({str(error).splitlines()[0]}): give "
-                "fewer --workers if memory is short; the same command goes on from the last "
-                "checkpoint"
-            ) from None
+        train = self._train
+        for indices, batch in zip(order, loader, strict=True):
+            if isinstance(batch, DataError):
+                raise batch
+            tolerate(batch.complaints, len(train), train.unreadable_share, "training images")
+            yield indices, batch
 
 
 def _outlive_a_request_to_stop(worker: int) -> None:
     """SLURM sends SIGTERM to all: the trainer then finishes its step, for which it needs images."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class _Batch(NamedTuple):
+    """uint8 (B, 3, S, S), the positions they come from (B,), and why some are not those asked for.
+
+    A worker would wrap an exception into a traceback; as a sentence it arrives whole.
+    """
+
+    pixels: Tensor
+    positions: Tensor
+    complaints: tuple[str, ...] = ()
 
 
 class _EpochImages(Dataset[Any]):
@@ -112,22 +122,23 @@ class _EpochImages(Dataset[Any]):
     def __len__(self) -> int:
         return len(self._train)
 
-    def __getitem__(self, index: int) -> Tensor | DataError:
-        # A worker would wrap an exception into a traceback; as a value it keeps its sentence.
+    def __getitem__(self, index: int) -> tuple[Tensor, int, str] | DataError:
         try:
             if self._transform is None:
-                return self._train[index][0]
-            image = self._train.image(index)
+                return self._train.square(index)
+            found = self._train.find(index)
             with seeded(self._seed, "image", self._epoch, index):
-                return torch.as_tensor(self._transform(image))
+                pixels = torch.as_tensor(self._transform(found.image))
+            return pixels, found.position, found.complaint
         except DataError as error:
             return error
 
 
-def _collate(items: list[Tensor | DataError]) -> Tensor | DataError:
-    pixels = []
+def _collate(items: list[tuple[Tensor, int, str] | DataError]) -> _Batch | DataError:
+    whole = [item for item in items if not isinstance(item, DataError)]
     for item in items:
         if isinstance(item, DataError):
             return item
-        pixels.append(item)
-    return torch.stack(pixels)
+    pixels, positions, complaints = zip(*whole, strict=True)
+    said = tuple(complaint for complaint in complaints if complaint)
+    return _Batch(torch.stack(pixels), torch.tensor(positions), said)

@@ -45,19 +45,41 @@ class Source:
 
 
 def decode(content: bytes | Path, name: str) -> Image.Image:
-    """Decode an image file, whole or not at all; grey, palette and alpha become RGB."""
+    """Decode an image file, whole or not at all, to RGB of 8 bits; transparency is dropped.
+
+    Raises DataError naming what cannot be decoded.
+    """
+    if (len(content) if isinstance(content, bytes) else _size(content)) == 0:
+        raise DataError(f"{name} is empty (0 bytes): remove or replace it")
     # Another library in the process may have allowed truncated images; we never do.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
-            rgb: Image.Image = image.convert("RGB")
-            return rgb
+            return _to_rgb(image)
     except UnidentifiedImageError:
         raise DataError(
             f"{name} is not an image that Pillow can read: remove or replace it"
         ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot decode {name} ({error}): remove or replace it") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
+        # 16 bits per pixel, which Pillow would cut off at 255 instead of scaling.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of 32 bits, mode {image.mode}, have no known white")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # or Pillow warns, once per image
+    return image.convert("RGB")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1  # opening it will say why
 
 
 def to_square(image: Image.Image, size: int, resample: Image.Resampling) -> npt.NDArray[np.uint8]:

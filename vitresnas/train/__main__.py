@@ -57,6 +57,9 @@ def _parser() -> Parser:
     parser = Parser(prog="vitresnas train", description=__doc__, example=EXAMPLE)
     parser.add_argument("--recipe", required=True, help="what to train and how, by name")
     parser.add_argument("--data", help="digits, a folder of images, or a folder of Parquet files")
+    parser.add_argument(
+        "--unreadable-share", type=float, help="of the images that may be left out (default: 0.001)"
+    )
     parser.add_argument("--space", help="super-networks: a space by name or file")
     parser.add_argument("--architecture", help="retraining: the network, by file or name")
     parser.add_argument("--init", choices=("inherited", "random"), help="retraining: its weights")

@@ -22,7 +22,7 @@ from vitresnas.train.meeting import meet
 
 T = TypeVar("T")
 
-_GIVEN_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+_GIVEN_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,13 @@ def join() -> Iterator[World]:
     NCCL carries what lies on GPUs, gloo the rest. Raises WorkerLost, inside, where another process
     is gone.
     """
-    if not all(name in os.environ for name in _GIVEN_BY_TORCHRUN):
-        yield ALONE
-        return
-    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     with _lost_workers_named():
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        if not all(name in os.environ for name in _GIVEN_BY_TORCHRUN):
+            yield ALONE
+            return
+        local_rank, local_size = (int(os.environ[name]) for name in _GIVEN_BY_TORCHRUN[2:4])
         store, rank, size = meet()
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         try:
             yield World(rank, size, local_rank, local_size, joined=True)
@@ -123,7 +123,7 @@ def join() -> Iterator[World]:
         except KeyboardInterrupt:  # they stop together
             dist.destroy_process_group()
             raise
-    dist.destroy_process_group()
+        dist.destroy_process_group()
 
 
 @contextlib.contextmanager
@@ -142,10 +142,15 @@ def _lost_workers_named() -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = str(error)
+        go_on = "the same command, or torchrun --max-restarts, goes on from the last checkpoint"
+        if "DataLoader worker" in text:
+            raise WorkerLost(
+                f"a process that reads images is gone ({text.splitlines()[0]}): give fewer "
+                f"--workers if memory is short; {go_on}"
+            ) from None
         if not (isinstance(error, dist.DistError) or "peer" in text or "gloo" in text.lower()):
             raise
         raise WorkerLost(
             f"process {os.environ['RANK']} lost contact with another process of this run "
-            f"({text.splitlines()[0][:200]}): look for what ended that one; the same command, or "
-            "torchrun --max-restarts, goes on from the last checkpoint"
+            f"({text.splitlines()[0][:200]}): look for what ended that one; {go_on}"
         ) from None

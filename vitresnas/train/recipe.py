@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from vitresnas.data.augmentation import Augmentation
 from vitresnas.data.mixing import Mixing
+from vitresnas.data.unreadable import UNREADABLE_SHARE
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject
 
@@ -27,6 +28,7 @@ class Recipe:
     init: str = "random"  # retraining: "random", or "inherited" from `supernet`
     supernet: str = ""  # a super-network directory, for inherited weights
     data: str = "digits"  # as load_data reads it; empty: the command must name images
+    unreadable_share: float = UNREADABLE_SHARE  # of the images, that may be left out
     seed: int = 0
 
     epochs: int = 120
@@ -57,6 +59,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "groups", "accumulation", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: use at least 1")
+        if not 0 <= self.unreadable_share < 1:
+            raise InputError(f"unreadable_share is {self.unreadable_share}: use 0 to below 1")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate is {self.learning_rate}: use a number above 0")
         if self.task == SUPERNET and self.batch_size % self.groups:

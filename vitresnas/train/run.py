@@ -91,7 +91,9 @@ def _prepare(recipe: Recipe) -> tuple[Data, Task]:
             f"{recipe.name} brings no images: give --data a folder with one folder of images per "
             "class, or a folder of Parquet files"
         )
-    data = load_data(recipe.data, image_size=image_size(recipe))
+    data = load_data(
+        recipe.data, image_size=image_size(recipe), unreadable_share=recipe.unreadable_share
+    )
     return data, create_task(recipe, data)
 
 
@@ -100,7 +102,7 @@ def _finish(trainer: Trainer, data: Data, out: Path, identity: JsonObject) -> No
     task, model, place = trainer.task, trainer.model, trainer.place
     result = TrainingResult(
         recipe=trainer.recipe.name,
-        data={"name": data.name, "id": data.id, "notes": list(data.notes)},
+        data={"name": data.name, "id": data.id, "notes": [*data.notes, *_left_out(data)]},
         holdout=_to_json(task.scores(model, trainer.holdout, full=True)),
         test=_to_json(task.scores(model, data.test.to(place.device), full=True)),
         seconds=sum(line["seconds"] for line in read_lines(out / METRICS)),
@@ -116,6 +118,15 @@ def _finish(trainer: Trainer, data: Data, out: Path, identity: JsonObject) -> No
         task.save(model, out, card)
     result.save(out)
     keep_newest(out)
+
+
+def _left_out(data: Data) -> list[str]:
+    splits = {"hold-out": data.holdout, "test": data.test}
+    return [
+        f"{images.left_out} {name} images cannot be read and were left out"
+        for name, images in splits.items()
+        if images.left_out
+    ]
 
 
 def _environment(place: Place) -> JsonObject:

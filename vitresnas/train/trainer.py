@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitresnas.data import unreadable
 from vitresnas.data.load import Data
 from vitresnas.data.loader import TrainingLoader
 from vitresnas.data.mixing import Mixer
@@ -66,6 +67,7 @@ class Trainer:
             share=self.share,
         )
         self.mixer = Mixer(recipe.mixing, len(data.class_names), recipe.seed)
+        self._images = len(data.train)
         self.holdout = data.holdout.to(place.device)
         self.optimizer = create_optimizer(task.model, recipe)
         self.schedule = create_schedule(self.optimizer, recipe, self.loader.steps_per_epoch)
@@ -162,7 +164,8 @@ class Trainer:
             number = epoch * steps + step
             if not leave_out(number):
                 losses = self.train_step(images_BCHW, labels_B, epoch, step)
-                self.watch.add(losses["loss"], number, self.learning_rate)
+                self.watch.add(losses["loss"], number, self.learning_rate, self.loader.stand_ins)
+                self._check_images()
             self.steps_done = number + 1
             now = time.monotonic()
             self._epoch_seconds, started = self._epoch_seconds + now - started, now
@@ -174,6 +177,7 @@ class Trainer:
             "epoch": epoch + 1,
             "step": self.steps_done,
             "steps_left_out": steps - self.watch.count,
+            "unreadable_images": self.watch.stand_ins,
             "loss": self.watch.mean,
             "learning_rate": self.learning_rate,
             "seconds": self._epoch_seconds,
@@ -212,6 +216,12 @@ class Trainer:
     def learning_rate(self) -> float:
         """Of the step that was taken last."""
         return float(self.optimizer.param_groups[0]["lr"])
+
+    def _check_images(self) -> None:
+        """Raise DataError, on all processes, where too many images of the epoch cannot be read."""
+        share = self.recipe.unreadable_share
+        named = "they were named above"
+        unreadable.check(self.watch.stand_ins, self._images, share, "training images", named)
 
     def _holdout_scores(self) -> JsonObject:
         """Every process scores alike, so that all know of a setback. Raises Setback."""

@@ -36,21 +36,24 @@ class Watch:
     def __init__(self, device: torch.device, world: World) -> None:
         self._every = STEPS_BETWEEN_LOOKS.get(device.type, STEPS_BETWEEN_LOOKS_ELSEWHERE)
         self._world = world
-        self._pending: list[tuple[Tensor, int, float]] = []
+        self._pending: list[tuple[Tensor, int, float, int]] = []
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
         """Other networks may be drawn in another epoch: its losses stand for themselves."""
-        self._sum, self.count = 0.0, 0
+        self._sum, self.count, self.stand_ins = 0.0, 0, 0
         self._recent: deque[float] = deque(maxlen=RECENT)
 
     @property
     def mean(self) -> float:
         return self._sum / self.count
 
-    def add(self, loss: Tensor, step: int, learning_rate: float) -> None:
-        """A step is taken. Raises Setback, perhaps for one of the steps before."""
-        self._pending.append((loss, step, learning_rate))
+    def add(self, loss: Tensor, step: int, learning_rate: float, stand_ins: int = 0) -> None:
+        """A step is taken. Raises Setback, perhaps for one of the steps before.
+
+        stand_ins: how many images of this process stood in for others that cannot be read.
+        """
+        self._pending.append((loss, step, learning_rate, stand_ins))
         if len(self._pending) >= self._every:
             self.look()
 
@@ -59,9 +62,11 @@ class Watch:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
-        losses = torch.stack([loss.double() for loss, _, _ in pending])
-        values = (self._world.total(losses) / self._world.size).tolist()
-        for value, (_, step, learning_rate) in zip(values, pending, strict=True):
+        losses = torch.stack([loss.double() for loss, *_ in pending])
+        stand_ins = losses.new_tensor([count for *_, count in pending])
+        totals = self._world.total(torch.stack((losses, stand_ins), dim=1)).tolist()
+        for (total, count), (_, step, learning_rate, _) in zip(totals, pending, strict=True):
+            value = total / self._world.size
             usual = self._unusual(value)
             if usual:
                 raise Setback(
@@ -71,14 +76,21 @@ class Watch:
                 )
             self._sum += value
             self.count += 1
+            self.stand_ins += int(count)
             self._recent.append(value)
 
     def state(self) -> dict[str, Any]:
-        return {"sum": self._sum, "count": self.count, "recent": list(self._recent)}
+        return {
+            "sum": self._sum,
+            "count": self.count,
+            "stand_ins": self.stand_ins,
+            "recent": list(self._recent),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self._pending = []
         self._sum, self.count = state["sum"], state["count"]
+        self.stand_ins = state["stand_ins"]
         self._recent = deque(state["recent"], maxlen=RECENT)
 
     def _unusual(self, value: float) -> str:
