@@ -106,7 +106,10 @@ def test_a_killed_process_is_restarted_by_torchrun(arguments, undisturbed, tmp_p
     wait_until(lambda: agent.poll() is not None or saved_steps(out)[-1:] > [10])
     children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
     os.kill(max(map(int, children)), signal.SIGKILL)
-    _, complaint = agent.communicate(timeout=300)
+    try:
+        _, complaint = agent.communicate(timeout=300)
+    finally:
+        agent.kill()
     assert agent.returncode == 0, complaint
     assert "lost contact with another process" in complaint
     assert "Traceback" not in complaint

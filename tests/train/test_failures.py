@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from tests.train.nursery import wait_until
+from vitresnas.data import Augmentation, load_data
+from vitresnas.data.folder import ImageFiles
 from vitresnas.errors import (
     DataError,
     FileFormatError,
@@ -252,3 +258,41 @@ def test_inherited_weights_need_the_same_classes(toy_retrain, toy_supernet, tmp_
 def test_impossible_recipes_are_refused(toy_supernet, change, sentence):
     with pytest.raises(InputError, match=sentence):
         replace(toy_supernet, **change)
+
+
+def test_an_image_that_cannot_be_read_is_counted_in_the_log(toy_retrain, pets, tmp_path):
+    train = load_data(pets, image_size=8).train
+    assert isinstance(train.images, ImageFiles)
+    path = train.images.paths[train.indices[0]]
+    path.write_bytes(path.read_bytes()[:60].ljust(path.stat().st_size, b"\0"))
+    recipe = replace(toy_retrain, data=str(pets), batch_size=4, unreadable_share=0.1)
+    run(recipe, tmp_path / "run", device="cpu")
+    counts = [line["unreadable_images"] for line in read_lines(tmp_path / "run" / "metrics.jsonl")]
+    assert counts == [1, 1]
+
+
+def reading_children(toy_retrain, nursery, out):
+    """A run that has begun, one process of which reads images; both by their ids."""
+    recipe = replace(toy_retrain, epochs=50, augmentation=Augmentation(policy="rand-m5"))
+    options = "device='cpu', workers=1, checkpoint_seconds=1000"
+    child = nursery.start(f"vitresnas.train.run.run({recipe!r}, {str(out)!r}, {options})")
+    wait_until(lambda: (out / "metrics.jsonl").exists())
+    children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+    wait_until(lambda: children.read_text().split())
+    return child, int(children.read_text().split()[0])
+
+
+def test_a_lost_reader_is_named(toy_retrain, nursery, tmp_path):
+    child, reader = reading_children(toy_retrain, nursery, tmp_path)
+    os.kill(reader, signal.SIGKILL)
+    assert child.wait() != 0
+    assert "WorkerLost: a process that reads images is gone" in child.log.read_text()
+
+
+def test_sigterm_to_all_still_saves_the_step(toy_retrain, nursery, tmp_path):
+    child, reader = reading_children(toy_retrain, nursery, tmp_path)
+    os.kill(reader, signal.SIGTERM)  # as SLURM does
+    child.kill(signal.SIGTERM)
+    assert child.wait() != 0
+    assert "KeyboardInterrupt" in child.log.read_text()
+    assert saved_steps(tmp_path)[-1] >= 17

@@ -106,11 +106,13 @@ ALONE = World()
 def join() -> Iterator[World]:
     """The processes that torchrun started together, or this one alone.
 
+    Alone too where the processes are joined already, for something else (a search) of which this
+    training is one process's part.
     NCCL carries what lies on GPUs, gloo the rest. Raises WorkerLost, inside, where another process
     is gone.
     """
     with _lost_workers_named():
-        if not all(name in os.environ for name in _GIVEN_BY_TORCHRUN):
+        if dist.is_initialized() or not all(name in os.environ for name in _GIVEN_BY_TORCHRUN):
             yield ALONE
             return
         local_rank, local_size = (int(os.environ[name]) for name in _GIVEN_BY_TORCHRUN[2:4])
