@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
@@ -57,3 +58,17 @@ def test_a_trunk_too_large_to_keep_gives_the_same_scores(supernet, holdout, hand
     kept = SupernetScorer(supernet, holdout, batch_size=10)
     anew = SupernetScorer(supernet, holdout, batch_size=10, trunk_budget=0)
     assert kept(handful.largest) == anew(handful.largest)
+
+
+@pytest.mark.parametrize("trunk_budget", (1 << 30, 0))
+def test_parts_together_are_the_score(supernet, holdout, handful, trunk_budget):
+    rng = Random(4)
+    networks = [handful.sample(rng) for _ in range(3)]
+    scorer = SupernetScorer(supernet, holdout, batch_size=10, trunk_budget=trunk_budget)
+    parts = [scorer.parts(networks, 0, 12), scorer.parts(networks, 12, 23)]
+    for place, network in enumerate(networks):
+        score = scorer(network)
+        losses = np.concatenate([part[place].losses for part in parts])
+        assert losses.mean() == pytest.approx(score.negative_log_likelihood, abs=1e-6)
+        assert sum(part[place].correct for part in parts) / 23 == score.accuracy
+    assert scorer.images == 23

@@ -75,8 +75,9 @@ def test_every_strategy_goes_on_in_a_later_round(digits, prices, formula_score, 
 
 
 @pytest.mark.parametrize("space", ["digits", "tiny"])
-def test_strategies_of_one_space_score_equally_many(space):
-    budgets = {create_strategy(name, load_space(space)).budget for name in STRATEGIES}
+def test_strategies_of_one_space_score_equally_many_unless_they_race(space):
+    strategies = [create_strategy(name, load_space(space)) for name in STRATEGIES]
+    budgets = {found.budget for found in strategies if not hasattr(found, "racing")}
     assert len(budgets) == 1
 
 

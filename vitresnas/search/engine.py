@@ -25,6 +25,8 @@ from vitresnas.search.front import pareto_front
 from vitresnas.search.lean import find_lean, unreachable
 from vitresnas.search.log import EvaluationLog
 from vitresnas.search.objectives import DEFAULT
+from vitresnas.search.parts import Parts, PartScorer
+from vitresnas.search.racing import Racing, RacingEvaluator
 from vitresnas.search.result import SearchResult
 from vitresnas.search.strategies import create_strategy
 from vitresnas.search.strategy import Problem, Proposal, Strategy
@@ -48,6 +50,7 @@ def search(
     minimise. constraints: values, or text as in "macs=20M". strategy: a value, or a name of
     `strategies.STRATEGIES`. throughput: what predicts speed (a latency table); needed only for
     bounds on time. log: where scores are remembered; a search that was cut short goes on from it.
+    A strategy that races does so where `score` is a PartScorer, and scores in full elsewhere.
     The same arguments give the same history. The verdict is "unproven": nothing was timed.
     Raises UnreachableTarget where no network keeps the constraints.
     """
@@ -70,6 +73,8 @@ class Session:
     log: EvaluationLog | None = None
     progress: Progress = lambda _: None
     workers: int = 1  # threads that score; `score` must bear being called from several
+    racing: Racing | None = None  # None leaves it to the strategy
+    parts: Parts | None = None  # what a race scores by, if not by `score` in memory
 
     def __post_init__(self) -> None:
         self.strategy = self.strategy or Evolution.for_space(self.space)
@@ -82,15 +87,22 @@ class Session:
                 "throughput as a constraint or objective needs something that predicts it: give a "
                 "latency table"
             )
-        self._evaluator = Evaluator(
-            self.score,
-            self.throughput,
-            EvaluationLog() if self.log is None else self.log,
-            lambda done: self.progress(done),  # a later round may report elsewhere
-            self.workers,
-            # All that can be told, so that questions asked later need no second search.
-            costs=sorted({*costs_told(self.throughput), *(names & {*OF_TABLES})}),
-        )
+        # All that can be told, so that questions asked later need no second search.
+        costs = sorted({*costs_told(self.throughput), *(names & {*OF_TABLES})})
+        self.evaluator = self._create_evaluator(costs)
+
+    def _create_evaluator(self, costs: Sequence[str]) -> Evaluator | RacingEvaluator:
+        def progress(done: int) -> None:
+            self.progress(done)  # a later round may report elsewhere
+
+        racing = self.racing or getattr(self.strategy, "racing", None)
+        parts = self.parts
+        if parts is None and isinstance(self.score, PartScorer):
+            parts = Parts(self.score, workers=self.workers)
+        if racing is not None and parts is not None:
+            return RacingEvaluator(racing, parts, self.space, self.throughput, progress, costs)
+        log = EvaluationLog() if self.log is None else self.log
+        return Evaluator(self.score, self.throughput, log, progress, self.workers, costs)
 
     @property
     def budget(self) -> int:
@@ -111,7 +123,7 @@ class Session:
             history=history,
             pareto=tuple(candidate.id for candidate in pareto_front(history, self._front)),
             seed=self.seed,
-            largest=Finalist(self._evaluator.one(Proposal(self.space.largest))),
+            largest=Finalist(self.evaluator.one(Proposal(self.space.largest))),
         )
 
     def round(
@@ -120,7 +132,7 @@ class Session:
         """Candidates beyond `seen` that keep `constraints`; may be none where `seen` has all."""
         lean = find_lean(self.space, constraints, self.throughput)
         problem = Problem(self.space, constraints, self.throughput, lean, tuple(seen))
-        before = len(self._evaluator.candidates)
+        before = len(self.evaluator.candidates)
         assert self.strategy is not None
-        self.strategy(problem, self._evaluator, Random(f"{self.seed}/{number}"))
-        return tuple(self._evaluator.candidates[before:])
+        self.strategy(problem, self.evaluator, Random(f"{self.seed}/{number}"))
+        return tuple(self.evaluator.candidates[before:])

@@ -19,6 +19,8 @@ Progress = Callable[[int], None]
 class Evaluator:
     """Turns proposals into candidates, each scored once; `candidates` holds all, in order.
 
+    `open` is empty: whoever is scored has met all images.
+
     With several `workers` the scorer is called from as many threads. Which finishes first changes
     nothing but the order of the log's lines.
     """
@@ -40,6 +42,7 @@ class Evaluator:
         self._workers = workers
         self._costs = tuple(sorted(costs))
         self.candidates: list[Candidate] = []
+        self.open: frozenset[str] = frozenset()
 
     def __call__(self, proposals: Sequence[Proposal]) -> list[Candidate]:
         first = len(self.candidates)
@@ -66,20 +69,23 @@ class Evaluator:
         if score is None:
             score = _as_score(self._scorer(architecture), architecture)
             score = self._log.add(architecture, score)
-        return self._candidate(proposal, score)
+        return candidate_of(proposal, score, self._throughput, self._costs)
 
-    def _candidate(self, proposal: Proposal, score: Score) -> Candidate:
-        architecture = proposal.architecture
-        costs = costs_of(architecture, self._throughput, self._costs)
-        return Candidate(
-            architecture=architecture,
-            score=score,
-            predicted_images_per_second=costs.get("throughput"),
-            macs=int(costs["macs"]),
-            parameters=int(costs["parameters"]),
-            parents=proposal.parents,
-            costs=tuple((name, float(costs[name])) for name in self._costs),
-        )
+
+def candidate_of(
+    proposal: Proposal, score: Score, throughput: Throughput | None, names: Sequence[str] = ()
+) -> Candidate:
+    """A scored proposal; `names`: the table costs that it is to carry."""
+    costs = costs_of(proposal.architecture, throughput, names)
+    return Candidate(
+        architecture=proposal.architecture,
+        score=score,
+        predicted_images_per_second=costs.get("throughput"),
+        macs=int(costs["macs"]),
+        parameters=int(costs["parameters"]),
+        parents=proposal.parents,
+        costs=tuple((name, float(costs[name])) for name in names),
+    )
 
 
 def _as_score(found: Score | float, architecture: Architecture) -> Score:

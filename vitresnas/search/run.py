@@ -27,6 +27,7 @@ from vitresnas.search.fine_tune import Tune, fine_tune
 from vitresnas.search.job import Job, SearchRequest, create_job, phase
 from vitresnas.search.log import EvaluationLog
 from vitresnas.search.measured import measurer
+from vitresnas.search.parts import Parts
 from vitresnas.search.per_class import per_class
 from vitresnas.search.picture import draw
 from vitresnas.search.prepare import Training, prepare_supernet
@@ -150,6 +151,7 @@ def _search_and_prove(
     context = scores_depend_on(job.space, job.data, supernet_path)
     task = {"space": request.space, "data": request.data, "device": job.device}
     workers.prepare({**task, "supernet": str(supernet_path)}, context)
+    log = request.log or out / LOG
     with threads(1):  # as for the scores: the trunk's features must not depend on threads either
         scorer = SupernetScorer(supernet, job.data.holdout)
     # Two networks on a thread each finish before two threads on one network then another: no
@@ -162,7 +164,9 @@ def _search_and_prove(
         throughput=job.prices,
         strategy=create_strategy(request.strategy, job.space, request.objectives),
         seed=request.seed,
-        log=EvaluationLog(request.log or out / LOG, context),
+        log=EvaluationLog(log, context),
+        # A race is run by this process alone: its passes are short.
+        parts=Parts(scorer, log.with_suffix(".parts.jsonl"), context, workers=slots),
         workers=slots + len(workers),
     )
     with phase(job.seconds, "search"), threads(1):

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject
 from vitresnas.search.evolution import Evolution
+from vitresnas.search.guided import Guided
 from vitresnas.search.nsga2 import Nsga2
 from vitresnas.search.objectives import check_objectives
 from vitresnas.search.random_search import RandomSearch
@@ -20,6 +21,7 @@ STRATEGIES: dict[str, Callable[[SearchSpace], Strategy]] = {
     Evolution.name: Evolution.for_space,
     RandomSearch.name: RandomSearch.for_space,
     Nsga2.name: Nsga2.for_space,
+    Guided.name: Guided.for_space,
 }
 
 

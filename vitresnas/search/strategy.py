@@ -8,7 +8,7 @@ and no strategy needs checkpoints of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
@@ -26,7 +26,20 @@ class Proposal:
     parents: tuple[str, ...] = ()
 
 
-Evaluate = Callable[[Sequence[Proposal]], list[Candidate]]
+class Evaluate(Protocol):
+    """Scores proposals, in order; remembers everything that was proposed."""
+
+    def __call__(self, proposals: Sequence[Proposal], /) -> list[Candidate]: ...
+
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        """All so far, in the order in which they came, with what is known of them by now."""
+        ...
+
+    @property
+    def open(self) -> frozenset[str]:
+        """The ids of those that have not met all images: proposed again, they meet more."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import ClassVar
 
 from vitresnas.errors import FileFormatError
@@ -214,11 +215,13 @@ def _walk(architecture: Architecture) -> Iterator[Operation]:
     yield HeadOperation(architecture.tokens[-1], prefix, stages[-1].embed, architecture.classes)
 
 
+@lru_cache(maxsize=1 << 14)  # a search asks for the same networks again and again
 def macs(architecture: Architecture) -> int:
     """Multiply-accumulates for one image."""
     return sum(operation.macs for operation in _walk(architecture))
 
 
+@lru_cache(maxsize=1 << 14)
 def parameters(architecture: Architecture, *, patch_head: bool = False) -> int:
     """Learned numbers; `patch_head` adds the classifier on patch tokens used in training only."""
     total = sum(operation.parameters for operation in _walk(architecture))
