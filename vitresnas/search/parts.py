@@ -55,6 +55,7 @@ class PartScorer(Protocol):
 
 Key = tuple[str, int]  # network, block
 
+
 class Parts(ContextLog):
     """The parts of a scorer block by block, remembered.
 
