@@ -12,6 +12,7 @@ import pytest
 from vitresnas.files import from_text
 from vitresnas.search.result import SearchResult
 from vitresnas.space import SPACES, Architecture, SearchSpace
+from vitresnas.train.result import TrainingResult
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 
@@ -75,3 +76,16 @@ def test_the_golden_search_of_schema_4_is_read_and_written_again(tmp_path):
     assert result.fine_tuned[0].score.accuracy == 0.99
     result.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
+def test_golden_training_results_are_read_for_ever_and_the_newest_is_written_again(tmp_path):
+    for version in (1, 2):
+        golden = Path(__file__).parent / "golden" / f"training_result_{version}.json"
+        (tmp_path / "training_result.json").write_bytes(golden.read_bytes())
+        result = TrainingResult.load(tmp_path)
+        assert result is not None and result.test["network"]["accuracy"] == 0.95
+        told = "least for dog: 0.9000 of 30 images"
+        assert any(told in line for line in result.lines()) == (version == 2)
+        result.save(tmp_path)
+        again = (tmp_path / "training_result.json").read_bytes()
+        assert (again == golden.read_bytes()) == (version == 2)

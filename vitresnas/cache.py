@@ -46,10 +46,10 @@ def cache_folder() -> Path:
     return base / "vitresnas"
 
 
-def entry_folder(what: str, shaped_by: Mapping[str, Any]) -> Path:
+def entry_folder(what: str, shaped_by: Mapping[str, Any], *, make: bool = True) -> Path:
     """The folder of what is wholly determined by `shaped_by`; made, and described, if missing."""
     folder = cache_folder() / digest({"what": what, **shaped_by})[:16]
-    if not (folder / _ENTRY).exists():
+    if make and not (folder / _ENTRY).exists():
         write_json(folder / _ENTRY, KIND, {"what": what, "shaped_by": dict(shaped_by)})
     return folder
 

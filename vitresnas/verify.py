@@ -1,4 +1,4 @@
-"""Re-time a model directory on this device, and complete its verdict.
+"""Re-time a model directory on this device, and complete its verdict; score it again with --data.
 
 vitresnas verify runs/search/model --throughput-target 2x
 """
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vitresnas.doors import Parser, door, print_json, say
-from vitresnas.errors import InputError
+from vitresnas.errors import InputError, MismatchError
 from vitresnas.files import Fields, JsonObject
 from vitresnas.latency.runtime import runtime_name
 from vitresnas.search.compared import ComparedModel
@@ -149,6 +149,37 @@ def verify(
     return verification
 
 
+def score(directory: Path, data: str, *, device: str = "auto") -> JsonObject:
+    """The model's test accuracy on `data`, over all and class by class, also into its card.
+
+    Raises MismatchError where the card tells of other images, or the classes are not as many.
+    """
+    from vitresnas.data import load_data
+    from vitresnas.data.by_class import accuracy_by_class, images_by_class
+    from vitresnas.latency.request import resolve_device
+    from vitresnas.models.model_directory import load_model, read_card, update_card
+    from vitresnas.search.score import score_model
+
+    model = load_model(directory, resolve_device(device))
+    classes = model.architecture.classes
+    images = load_data(data, image_size=model.architecture.image_size)
+    known = read_card(directory).get("data", {}).get("id", images.id)
+    if known != images.id or len(images.class_names) != classes:
+        raise MismatchError(
+            f"{data} ({images.id}, {len(images.class_names)} classes) are not the images that "
+            f"{directory} was made with ({known}, {classes} classes), so it may have seen their "
+            "test split: give --data those"
+        )
+    found: JsonObject = {
+        **asdict(score_model(model, images.test)),
+        "accuracy_by_class": accuracy_by_class(model, images.test, classes),
+    }
+    update_card(directory, {"test": found})
+    names = list(images.class_names)
+    counts = images_by_class(images.test, classes)
+    return {"test": found, "class_names": names, "test_images": counts}
+
+
 @door
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
@@ -163,6 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="likewise")
     parser.add_argument("--runtime", type=runtime_name, help="likewise")
     parser.add_argument("--threads", type=int, help="likewise")
+    parser.add_argument("--data", help="its images: score the test split, class by class, too")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     arguments = parser.parse_args(argv)
     from vitresnas.models.model_directory import find_model
@@ -183,10 +215,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         runtime=arguments.runtime,
         thread_count=arguments.threads,
     )
+    scored: JsonObject = {}
+    if arguments.data is not None:
+        scored = score(directory, arguments.data, device=arguments.device)
     if arguments.json:
-        print_json({**found.to_json(), "directory": str(directory)})
+        print_json({**found.to_json(), **scored, "directory": str(directory)})
     else:
-        print(_summary(found))
+        print("\n".join([_summary(found), *_accuracies(scored)]))
     return MISSED if found.verdict == "missed" else 0
 
 
@@ -203,6 +238,19 @@ def _summary(found: Verification) -> str:
         lines[-1] += f", {speed['relative']:.2f}x the largest ({low:.2f} to {high:.2f})"
     lines += [f"  beside    {model}" for model in found.compared]
     return "\n".join(lines)
+
+
+def _accuracies(scored: JsonObject) -> list[str]:
+    if not scored:
+        return []
+    from vitresnas.data.by_class import told_by_class
+
+    test, names, counts = (scored[name] for name in ("test", "class_names", "test_images"))
+    told = told_by_class(names, test["accuracy_by_class"], counts)
+    return [
+        f"  test      accuracy {test['accuracy']:.4f} of {sum(counts)} images",
+        *([f"  by class  {told}"] if told else []),
+    ]
 
 
 if __name__ == "__main__":

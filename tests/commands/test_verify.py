@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vitresnas.models import create_model
-from vitresnas.models.model_directory import load_model, read_card, save_model
+from vitresnas.models.model_directory import load_model, read_card, save_model, update_card
 from vitresnas.verify import main, verify
 
 
@@ -86,3 +86,18 @@ def test_a_bad_target_exits_2_and_leaves_the_card(model, capsys, target):
     assert main([str(model), f"--throughput-target={target}"]) == 2
     assert repr(target) in capsys.readouterr().err
     assert (model / "model_card.json").read_bytes() == before
+
+
+def test_with_its_images_it_is_scored_class_by_class(search_kit, tmp_path, capsys):
+    model = tmp_path / "model"
+    save_model(create_model(search_kit.space.smallest), model, {"note": "kept"})
+    command = [str(model), "--throughput-target", "1", "--batch-size", "8", "--data", "digits"]
+    assert main([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    found, counts = document["test"], document["test_images"]
+    assert read_card(model)["test"] == found and sum(counts) == found["images"] == 360
+    rows = zip(found["accuracy_by_class"], counts, strict=True)
+    assert sum(right * count for right, count in rows) / 360 == pytest.approx(found["accuracy"])
+    update_card(model, {"data": {"name": "photos", "id": "abc123"}})
+    assert main(command) == 2
+    assert "not the images that" in capsys.readouterr().err

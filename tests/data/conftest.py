@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,34 @@ def write_parquet() -> Callable[..., Path]:
             table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
         path = folder / f"{split}-00000-of-00001.parquet"
         parquet.write_table(table, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_shard() -> Callable[..., Path]:
+    """A WebDataset shard of small PNG images; other members, and labels as JSON, on request."""
+
+    def write(
+        path: Path, labels: list[int], *, kind: str = "cls", others: dict[str, bytes] | None = None
+    ) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w") as archive:
+
+            def add(name: str, content: bytes) -> None:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+            for number, label in enumerate(labels):
+                buffer = io.BytesIO()
+                picture(number).save(buffer, "PNG")
+                text = json.dumps({"label": label}) if kind == "json" else f"{label}\n"
+                add(f"some/{number:04}.png", buffer.getvalue())
+                add(f"some/{number:04}.{kind}", text.encode())
+            for name, content in (others or {}).items():
+                add(name, content)
         return path
 
     return write

@@ -24,6 +24,7 @@ from vitresnas.data.splits import (
 )
 from vitresnas.data.training_images import MEMORY_BUDGET_BYTES, TrainingImages
 from vitresnas.data.unreadable import UNREADABLE_SHARE, tolerate
+from vitresnas.data.webdataset import find_shards, open_shards
 from vitresnas.errors import DataError
 from vitresnas.files import digest
 
@@ -60,7 +61,7 @@ def load_data(
     memory_budget: int = MEMORY_BUDGET_BYTES,
     unreadable_share: float = UNREADABLE_SHARE,
 ) -> Data:
-    """scikit-learn's digits (None or "digits"), an image folder, or a folder of Parquet files.
+    """scikit-learn's digits (None or "digits"), or a folder of images, Parquet files or tar shards.
 
     Images come out as `image_size` x `image_size` with 3 channels. Up to `memory_budget` bytes the
     training images are held decoded. Up to `unreadable_share` of each split may be images that
@@ -90,13 +91,16 @@ def open_source(spec: str | Path | None) -> Source:
     if not path.exists():
         raise DataError(
             f"there is no data at {str(spec)!r}: give digits, a folder with one folder of images "
-            "per class, or a folder of Parquet files"
+            "per class, or a folder of Parquet files or of WebDataset shards (.tar)"
         )
     files = find_parquet_files(path)
     if files:
         return open_parquet(path, files)
-    if not path.is_dir():
-        raise DataError(f"{path} is a file, expected a folder of images or Parquet files")
+    if not path.is_dir() and path.suffix != ".tar":
+        raise DataError(f"{path} is a file, expected a folder of images, Parquet files or shards")
+    shards = find_shards(path)
+    if shards:
+        return open_shards(path, shards)
     return open_folder(path)
 
 

@@ -54,7 +54,7 @@ def _parser() -> Parser:
         help="images per second, as in 2000, or times the space's largest network, as in 2x",
     )
     add("--space", default="digits", help="a space by name or file (default digits)")
-    add("--data", help="digits (default), a folder of images, or of Parquet files")
+    add("--data", help="digits (default), or a folder of images, Parquet files or shards")
     add("--supernet", type=Path, help="a trained super-network; without it one is trained")
     add(
         "--latency-table",
@@ -208,18 +208,12 @@ def summary(result: SearchResult) -> str:
 
 def _by_class(found: Mapping[str, Any]) -> list[str]:
     """Test accuracies class by class, where classes are of unequal size."""
-    from vitresnas.search.per_class import is_imbalanced
+    from vitresnas.data.by_class import told_by_class
 
-    if not found or not is_imbalanced(found["test_images"]):
+    if not found:
         return []
-    rows = zip(found["names"], found["test_accuracy"], found["test_images"], strict=True)
-    known = [(name, right, count) for name, right, count in rows if right is not None]
-    mean = sum(right for _, right, _ in known) / len(known)
-    worst = min(known, key=lambda row: row[1])
-    return [
-        f"  by class      test accuracy {mean:.4f}, mean of {len(known)} classes of unequal size; "
-        f"least for {worst[0]}: {worst[1]:.4f} of {worst[2]} images"
-    ]
+    told = told_by_class(found["names"], found["test_accuracy"], found["test_images"])
+    return [f"  by class      {told}"] if told else []
 
 
 def _training_for(space: str, data: str | None) -> Training:

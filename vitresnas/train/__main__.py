@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="vitresnas train", description=__doc__, example=EXAMPLE)
     parser.add_argument("--recipe", required=True, help="what to train and how, by name")
-    parser.add_argument("--data", help="digits, a folder of images, or a folder of Parquet files")
+    parser.add_argument("--data", help="digits, or a folder of images, Parquet files or shards")
     parser.add_argument(
         "--unreadable-share", type=float, help="of the images that may be left out (default: 0.001)"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from vitresnas.data.by_class import images_by_class
 from vitresnas.data.load import Data, load_data
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject, read_lines, storage_errors
@@ -89,7 +90,7 @@ def _prepare(recipe: Recipe) -> tuple[Data, Task]:
     if not recipe.data:
         raise InputError(
             f"{recipe.name} brings no images: give --data a folder with one folder of images per "
-            "class, or a folder of Parquet files"
+            "class, or a folder of Parquet files or of WebDataset shards"
         )
     data = load_data(
         recipe.data, image_size=image_size(recipe), unreadable_share=recipe.unreadable_share
@@ -103,6 +104,11 @@ def _finish(trainer: Trainer, data: Data, out: Path, identity: JsonObject) -> No
     result = TrainingResult(
         recipe=trainer.recipe.name,
         data={"name": data.name, "id": data.id, "notes": [*data.notes, *_left_out(data)]},
+        classes={
+            "names": list(data.class_names),
+            "holdout_images": images_by_class(data.holdout, len(data.class_names)),
+            "test_images": images_by_class(data.test, len(data.class_names)),
+        },
         holdout=_to_json(task.scores(model, trainer.holdout, full=True)),
         test=_to_json(task.scores(model, data.test.to(place.device), full=True)),
         seconds=sum(line["seconds"] for line in read_lines(out / METRICS)),
