@@ -15,6 +15,10 @@ from vitresnas.errors import InputError
 
 # verb: (the module whose main() it is, what it does)
 VERBS: dict[str, tuple[str, str]] = {
+    "quickstart": (
+        "vitresnas.quickstart.__main__",
+        "own images to a proven network, in hours given",
+    ),
     "search": ("vitresnas.search.__main__", "find and prove a network for a throughput target"),
     "best": ("vitresnas.search.best", "the best network under other bounds, from a search"),
     "train": ("vitresnas.train.__main__", "train a super-network, or a network that was found"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import nn
+
 from vitresnas.data import Data, ImageSet
 from vitresnas.data.by_class import accuracy_by_class, images_by_class
 from vitresnas.files import JsonObject

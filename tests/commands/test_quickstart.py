@@ -1,0 +1,117 @@
+"""vitresnas quickstart: plans that fit, and a run that is killed and goes on (the example does)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vitresnas.models.model_directory import read_card
+from vitresnas.quickstart.__main__ import main
+from vitresnas.quickstart.pace import Pace
+from vitresnas.quickstart.recipes import batch_of
+from vitresnas.quickstart.schedule import Circumstances, choose, schedule
+from vitresnas.quickstart.spaces import candidates
+from vitresnas.quickstart.survey import Survey, survey
+from vitresnas.space import macs
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart.py"
+DIGITS = Survey("digits", 10, 1137, 300, 360, 8, True, 1.1, ())
+PHOTOS = Survey("photos", 7, 20_000, 2000, 4000, 300, False, 1.1, ())
+CPU = Circumstances(DIGITS, Pace(1e10, 6e10), 2, "cpu", None, 32, 360.0)
+GPU = Circumstances(PHOTOS, Pace(5e12, 3e13), 1, "cuda", None, 512, 4 * 3600.0)
+
+
+def test_spaces_rise_in_cost_and_stay_below_the_images_size():
+    for side, classes in ((8, 10), (40, 3), (300, 7)):
+        found = candidates(side, classes)
+        costs = [macs(space.largest) for space in found]
+        assert costs == sorted(costs) and len({space.id for space in found}) == len(found)
+        assert all(space.image_size <= max(16, side) for space in found)
+        assert {space.classes for space in found} == {classes}
+        assert any(space.name.startswith("derived") for space in found)
+
+
+@pytest.mark.parametrize("known", [CPU, GPU])
+def test_a_plan_uses_the_time_and_not_more(known):
+    space, found = choose(candidates(known.images.side, known.images.classes), known)
+    assert found.supernet_epochs >= 10 and found.retrain_epochs >= 10
+    assert 0.4 * known.seconds < found.total <= known.seconds
+    assert found == schedule(space, known)
+
+
+def test_more_time_buys_a_richer_space_and_then_more_epochs():
+    spaces = candidates(300, 7)
+    chosen = [choose(spaces, replace(GPU, seconds=hours * 3600)) for hours in (0.5, 4, 40)]
+    costs = [macs(space.largest) for space, _ in chosen]
+    assert costs[0] < costs[1] < costs[2]
+    one = candidates(8, 10)[:1]
+    epochs = [choose(one, replace(CPU, seconds=s))[1].supernet_epochs for s in (120, 360, 36e4)]
+    assert epochs[0] < epochs[1] < epochs[2] == 120
+
+
+def test_too_little_time_is_an_epoch_each_and_said(tmp_path):
+    space, found = choose(candidates(300, 7), replace(GPU, pace=Pace(1e9, 1e9), seconds=60))
+    assert space.image_size == 16 and (found.supernet_epochs, found.retrain_epochs) == (1, 1)
+    assert found.total > 60
+
+
+def test_batches_follow_the_number_of_images():
+    assert batch_of(90, "cpu") == (32, 2) and batch_of(100_000, "cpu") == (128, 4)
+    batch, groups = batch_of(100_000, "cuda")
+    assert batch == 512 and batch % groups == 0
+
+
+def test_a_survey_counts_and_sees_colours(tmp_path):
+    assert survey("digits") == replace(DIGITS, unequal=survey("digits").unequal)
+
+
+def test_a_plan_is_kept_shown_and_replaced_until_it_is_begun(tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["--throughput-target", "2x", "--plan-only", "--out", str(out)]
+    assert main([*command, "--hours", "0.1"]) == 0
+    shown = capsys.readouterr().out
+    assert "1137 to train on" in shown and "super-network" in shown and "0:06:00" not in shown
+    assert main([*command, "--hours", "0.1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["request"]["hours"] == 0.1 and document["images"]["grey"] is True
+    assert main([*command, "--hours", "9"]) == 0
+    (out / "supernet").mkdir()
+    capsys.readouterr()
+    assert main([*command, "--hours", "0.1"]) == 2
+    assert "holds a quickstart with hours 9.0, this command's is 0.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "bad", [["--hours", "0"], ["--image-size", "17"], ["--batch-size", "0"], ["--data", "/no"]]
+)
+def test_bad_input_is_one_sentence_and_exit_2(tmp_path, capsys, bad):
+    assert main(["--throughput-target", "2x", "--out", str(tmp_path / "out"), *bad]) == 2
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint.startswith("error: ") and not (tmp_path / "out").exists()
+
+
+def test_the_example_is_killed_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out = tmp_path / "quickstart"
+    command = [sys.executable, str(EXAMPLE), str(tmp_path), "0.003"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not (out / "search" / "evaluations.jsonl").exists():
+        assert child.poll() is None and time.monotonic() < deadline, child.communicate()[1]
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    weights = (out / "supernet" / "model.safetensors").read_bytes()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode in (0, 4), done.stderr  # a busy machine may miss the target
+    assert "of 90 shapes named" in done.stdout and "before retraining" in done.stdout
+    assert (out / "supernet" / "model.safetensors").read_bytes() == weights
+    result = json.loads((out / "quickstart_result.json").read_text())
+    assert result["verdict"] == read_card(result["model"])["verdict"]
+    assert read_card(out / "final")["run"]["init"] == "inherited"

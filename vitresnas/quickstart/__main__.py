@@ -1,0 +1,75 @@
+"""From a folder of images to a network that is fast enough here, in the time given.
+
+vitresnas quickstart --data photos --throughput-target 2000 --hours 4
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitresnas.doors import Parser, door, print_json, say
+
+MISSED = 4
+
+
+@door
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    # Imports of torch wait until the command line has been understood.
+    from vitresnas.quickstart.plan import Request, find_plan
+    from vitresnas.quickstart.run import run
+
+    request = Request(
+        data=arguments.data,
+        target=arguments.throughput_target,
+        hours=arguments.hours,
+        image_size=arguments.image_size,
+        batch_size=arguments.batch_size,
+        device=arguments.device,
+        seed=arguments.seed,
+    )
+    plan = find_plan(request, arguments.out)
+    lines = plan.lines(arguments.out)
+    if arguments.plan_only:
+        print_json(plan.to_json()) if arguments.json else print("\n".join(lines))
+        return 0
+    say("\n".join(lines))
+    result = run(plan, arguments.out)
+    if arguments.json:
+        print_json(result.to_json())
+    else:
+        print("\n".join(result.lines()))
+    return MISSED if result.verdict == "missed" else 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="vitresnas quickstart",
+        description="Look at the images, measure this device, plan super-network, search and "
+        "retraining for the time given, print the plan and run it. Nothing is asked; interrupted "
+        "or killed, the same command goes on.",
+        example="vitresnas quickstart --data photos --throughput-target 2x --hours 4 --out mine",
+    )
+    add = parser.add_argument
+    add("--data", default="digits", help="digits, or a folder of images, Parquet files or shards")
+    add(
+        "--throughput-target",
+        required=True,
+        metavar="N|Nx",
+        help="images per second, as in 2000, or times the space's largest network, as in 2x",
+    )
+    add("--hours", type=float, default=1.0, help="for everything together (1); 0.1 is six minutes")
+    add("--image-size", type=int, help="side in pixels; without it the plan chooses")
+    add("--batch-size", type=int, help="images per batch when timed (CPU: 32 or 8; GPU: 128)")
+    add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    add("--seed", type=int, default=0, help="of every random choice (0)")
+    add("--out", type=Path, default=Path("runs/quickstart"), help="folder (runs/quickstart)")
+    add("--plan-only", action="store_true", help="keep and print the plan; run it another time")
+    add("--json", action="store_true", help="plan or result as one JSON document on stdout")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""The plan: what will be done in the time given, decided once and kept in the folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from vitresnas.doors import say
+from vitresnas.errors import InputError, MismatchError
+from vitresnas.files import Fields, JsonObject, read_json, write_json
+from vitresnas.latency.request import resolve_device
+from vitresnas.quickstart.pace import Pace, measure_pace
+from vitresnas.quickstart.recipes import batch_of, supernet_recipe
+from vitresnas.quickstart.schedule import Circumstances, Schedule, choose
+from vitresnas.quickstart.spaces import candidates
+from vitresnas.quickstart.survey import Survey, survey
+from vitresnas.search.constraint import Target
+from vitresnas.space import SearchSpace, macs
+from vitresnas.train.place import SMALL_MACS
+from vitresnas.train.progress import clock
+from vitresnas.train.recipe import Recipe
+
+PLAN, SPACE = "quickstart_plan.json", "space.json"
+KIND = "quickstart_plan"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for; what is not asked is decided by the plan."""
+
+    data: str
+    target: str
+    hours: float
+    image_size: int | None = None
+    batch_size: int | None = None  # of inference, for which the target is meant
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        Target.parse(self.target)
+        if not 0 < self.hours < 10_000:
+            raise InputError(f"hours is {self.hours:g}: use a number above 0, as in 0.5")
+        for name in ("image_size", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}: use at least 1")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`request` as asked, what the images are, and what was decided."""
+
+    request: Request
+    images: Survey
+    space: SearchSpace
+    train_batch: int
+    groups: int
+    schedule: Schedule
+
+    def recipe(self, out: Path) -> Recipe:
+        """The super-network's."""
+        return supernet_recipe(
+            data=self.request.data,
+            space=str(out / SPACE),
+            batch_size=self.train_batch,
+            groups=self.groups,
+            epochs=self.schedule.supernet_epochs,
+            grey=self.images.grey,
+            seed=self.request.seed,
+        )
+
+    def save(self, out: Path) -> None:
+        """The plan, and the space as a file that other commands read."""
+        self.space.save(out / SPACE)
+        write_json(out / PLAN, KIND, self.to_json())
+
+    def to_json(self) -> JsonObject:
+        return {
+            "request": asdict(self.request),
+            "images": asdict(self.images),
+            "space": self.space.to_json(),
+            "train_batch": self.train_batch,
+            "groups": self.groups,
+            "schedule": self.schedule.to_json(),
+        }
+
+    @classmethod
+    def load(cls, out: Path) -> Plan | None:
+        """The plan in `out`; None where there is none."""
+        path = out / PLAN
+        if not path.exists():
+            return None
+        fields = Fields(read_json(path, KIND), str(path))
+        images = fields.take("images")
+        plan = cls(
+            Request(**fields.take("request")),
+            Survey(**{**images, "notes": tuple(images["notes"])}),
+            SearchSpace.from_json(fields.take("space"), f"{path}, space"),
+            fields.integer("train_batch"),
+            fields.integer("groups"),
+            Schedule.from_json(fields.take("schedule"), f"{path}, schedule"),
+        )
+        fields.done()
+        return plan
+
+    def lines(self, out: Path) -> list[str]:
+        """For people, one stage a line."""
+        images, timing, space = self.images, self.schedule, self.space
+        kind = "grey" if images.grey else "colour"
+        low, high = (macs(end) / 1e6 for end in (space.smallest, space.largest))
+        seconds = {name: clock(value) for name, value in timing.seconds.items()}
+        lines = [
+            f"images         {images.name}: {images.classes} classes; {images.training} to train "
+            f"on, {images.holdout} to choose by, {images.test} to test; {kind}, {images.side} "
+            "pixels",
+            *(f"               {note}" for note in images.notes),
+            f"space          {space.name}: {space.size:.1e} networks of {low:,.0f} to {high:,.0f} "
+            f"M MACs, {space.image_size} pixels",
+            f"latency table  about {seconds['latency_table']}",
+            f"super-network  about {seconds['supernet']}: {timing.supernet_epochs} epochs, batches "
+            f"of {self.train_batch} in {self.groups} groups",
+            f"search         about {seconds['search']}: {self.request.target}, finalists timed",
+            f"retraining     about {seconds['retrain']}: {timing.retrain_epochs} epochs for a "
+            "network of half the work, counted anew once it is found",
+            f"verification   about {seconds['verify']}",
+            f"in all         about {clock(timing.total)} of {clock(3600 * self.request.hours)}, "
+            f"into {out}",
+        ]
+        if timing.total > 3600 * self.request.hours:
+            lines.append(
+                "               more than was given, with one epoch where more are usual: the "
+                "networks will be poor ones"
+            )
+        if images.unequal > 3:
+            lines.insert(
+                1,
+                f"               the largest class has {images.unequal:.0f} times the images of "
+                "the smallest: look at accuracies by class",
+            )
+        return lines
+
+
+def find_plan(request: Request, out: Path) -> Plan:
+    """The plan that `out` began with, or a new one, saved. Raises MismatchError, InputError."""
+    found = Plan.load(out)
+    if found is not None and found.request == request:
+        return found
+    if found is not None and started(out):
+        theirs, ours = asdict(found.request), asdict(request)
+        field = next(name for name in ours if theirs[name] != ours[name])
+        raise MismatchError(
+            f"{out} holds a quickstart with {field} {theirs[field]!r}, this command's is "
+            f"{ours[field]!r}: choose another --out, or repeat the command that began it"
+        )
+    plan = make_plan(request)
+    plan.save(out)
+    return plan
+
+
+def started(out: Path) -> bool:
+    """Whether anything but a plan has been made in `out`."""
+    made = ("latency_table.json", "latency_table.json.partial.jsonl", "supernet", "search", "final")
+    return any((out / name).exists() for name in made)
+
+
+def make_plan(request: Request) -> Plan:
+    """Look at the images, measure a few steps, share out the time.
+
+    Raises InputError, DataError.
+    """
+    say("looking at the images")
+    images = survey(request.data)
+    spaces = candidates(request.image_size or images.side, images.classes)
+    if request.image_size is not None:
+        spaces = tuple(space for space in spaces if space.image_size == request.image_size)
+        if not spaces:
+            raise InputError(f"image_size is {request.image_size}: use 16, 32, 48, 64, 96 ... 224")
+    device = resolve_device(request.device)
+    kind = torch.device(device).type
+    batch, groups = batch_of(images.training, kind)
+    say("timing a few steps")
+    known = Circumstances(
+        images=images,
+        pace=_pace(spaces[0], batch, groups, device),
+        scorers=torch.get_num_threads() if kind == "cpu" else 1,
+        device_type=kind,
+        timed_batch=request.batch_size,
+        batch_size=batch,
+        seconds=3600 * request.hours,
+    )
+    space, timing = choose(spaces, known)
+    # Small networks waste a part of every step; what was chosen is measured itself.
+    while space != spaces[0]:
+        spaces = spaces[: spaces.index(space) + 1]
+        known = replace(known, pace=_pace(space, batch, groups, device))
+        last, (space, timing) = space, choose(spaces, known)
+        if space == last:
+            break
+    return Plan(request, images, space, batch, groups, timing)
+
+
+def _pace(space: SearchSpace, batch: int, groups: int, device: str) -> Pace:
+    """With the threads that training will use."""
+    before = torch.get_num_threads()
+    if device == "cpu" and macs(space.largest) < SMALL_MACS:
+        torch.set_num_threads(1)
+    try:
+        return measure_pace(space, batch, groups, device)
+    finally:
+        torch.set_num_threads(before)
