@@ -2,7 +2,7 @@
 
     python examples/quickstart.py
 
-It draws three kinds of shapes into a folder with one folder per class, as your own images would lie.
+It draws three kinds of shapes into a folder with one folder per class, as your own images may lie.
 The rest is one command and a look at what came out. Kill it at any time: run again, it goes on.
 """
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitresnas.doors import Parser, door, print_json, say
+from vitresnas.latency.runtime import runtime_name, runtime_names
 
 MISSED = 4
 
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hours=arguments.hours,
         image_size=arguments.image_size,
         batch_size=arguments.batch_size,
+        dtype=arguments.dtype,
+        runtime=arguments.runtime,
         device=arguments.device,
         seed=arguments.seed,
     )
@@ -63,6 +66,8 @@ def _parser() -> Parser:
     add("--hours", type=float, default=1.0, help="for everything together (1); 0.1 is six minutes")
     add("--image-size", type=int, help="side in pixels; without it the plan chooses")
     add("--batch-size", type=int, help="images per batch when timed (CPU: 32 or 8; GPU: 128)")
+    add("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="when timed (fp32)")
+    add("--runtime", type=runtime_name, default="eager", help=", ".join(runtime_names()))
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add("--seed", type=int, default=0, help="of every random choice (0)")
     add("--out", type=Path, default=Path("runs/quickstart"), help="folder (runs/quickstart)")

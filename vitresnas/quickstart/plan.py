@@ -10,6 +10,7 @@ import torch
 from vitresnas.doors import say
 from vitresnas.errors import InputError, MismatchError
 from vitresnas.files import Fields, JsonObject, read_json, write_json
+from vitresnas.latency.request import Request as TableRequest
 from vitresnas.latency.request import resolve_device
 from vitresnas.quickstart.pace import Pace, measure_pace
 from vitresnas.quickstart.recipes import batch_of, supernet_recipe
@@ -34,12 +35,15 @@ class Request:
     target: str
     hours: float
     image_size: int | None = None
-    batch_size: int | None = None  # of inference, for which the target is meant
+    batch_size: int | None = None  # with dtype and runtime: how the network will be used
+    dtype: str = "fp32"
+    runtime: str = "eager"
     device: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         Target.parse(self.target)
+        TableRequest(dtype=self.dtype, runtime=self.runtime)  # refuses what cannot be timed
         if not 0 < self.hours < 10_000:
             raise InputError(f"hours is {self.hours:g}: use a number above 0, as in 0.5")
         for name in ("image_size", "batch_size"):

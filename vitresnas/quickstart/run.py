@@ -131,6 +131,8 @@ def _table(plan: Plan, out: Path) -> LatencyTable:
     request = TableRequest(
         device=plan.request.device,
         batch_size=plan.request.batch_size,
+        dtype=plan.request.dtype,
+        runtime=plan.request.runtime,
         seconds=plan.schedule.table_seconds,
     )
     return build_table(plan.space, request, path)
