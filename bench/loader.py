@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(recipe: Recipe, options: Any) -> list[JsonObject]:
     """A row per stage and number of workers."""
     data = load_data(recipe.data, image_size=image_size(recipe))
-    rows = []
+    rows: list[JsonObject] = []
     for workers in options.workers:
         place = choose_place(recipe, options.device, workers)
         with threads_of(place):

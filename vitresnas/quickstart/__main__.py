@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         data=arguments.data,
         target=arguments.throughput_target,
         hours=arguments.hours,
+        space=arguments.space,
         image_size=arguments.image_size,
         batch_size=arguments.batch_size,
         dtype=arguments.dtype,
@@ -64,6 +65,7 @@ def _parser() -> Parser:
         help="images per second, as in 2000, or times the space's largest network, as in 2x",
     )
     add("--hours", type=float, default=1.0, help="for everything together (1); 0.1 is six minutes")
+    add("--space", help="a space by name or file; without it the plan derives one")
     add("--image-size", type=int, help="side in pixels; without it the plan chooses")
     add("--batch-size", type=int, help="images per batch when timed (CPU: 32 or 8; GPU: 128)")
     add("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="when timed (fp32)")

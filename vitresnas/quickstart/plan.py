@@ -15,10 +15,10 @@ from vitresnas.latency.request import resolve_device
 from vitresnas.quickstart.pace import Pace, measure_pace
 from vitresnas.quickstart.recipes import batch_of, supernet_recipe
 from vitresnas.quickstart.schedule import Circumstances, Schedule, choose
-from vitresnas.quickstart.spaces import candidates
+from vitresnas.quickstart.spaces import SIDES, candidates
 from vitresnas.quickstart.survey import Survey, survey
 from vitresnas.search.constraint import Target
-from vitresnas.space import SearchSpace, macs
+from vitresnas.space import SearchSpace, load_space, macs
 from vitresnas.train.place import SMALL_MACS
 from vitresnas.train.progress import clock
 from vitresnas.train.recipe import Recipe
@@ -34,6 +34,7 @@ class Request:
     data: str
     target: str
     hours: float
+    space: str | None = None
     image_size: int | None = None
     batch_size: int | None = None  # with dtype and runtime: how the network will be used
     dtype: str = "fp32"
@@ -46,6 +47,8 @@ class Request:
         TableRequest(dtype=self.dtype, runtime=self.runtime)  # refuses what cannot be timed
         if not 0 < self.hours < 10_000:
             raise InputError(f"hours is {self.hours:g}: use a number above 0, as in 0.5")
+        if self.space is not None and self.image_size is not None:
+            raise InputError("a space has its own image size: leave --image-size out")
         for name in ("image_size", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -176,11 +179,7 @@ def make_plan(request: Request) -> Plan:
     """
     say("looking at the images")
     images = survey(request.data)
-    spaces = candidates(request.image_size or images.side, images.classes)
-    if request.image_size is not None:
-        spaces = tuple(space for space in spaces if space.image_size == request.image_size)
-        if not spaces:
-            raise InputError(f"image_size is {request.image_size}: use 16, 32, 48, 64, 96 ... 224")
+    spaces = _spaces(request, images)
     device = resolve_device(request.device)
     kind = torch.device(device).type
     batch, groups = batch_of(images.training, kind)
@@ -203,6 +202,18 @@ def make_plan(request: Request) -> Plan:
         if space == last:
             break
     return Plan(request, images, space, batch, groups, timing)
+
+
+def _spaces(request: Request, images: Survey) -> tuple[SearchSpace, ...]:
+    """What the plan may choose from. Raises InputError."""
+    if request.space is not None:
+        return (load_space(request.space).with_data(classes=images.classes),)
+    spaces = candidates(request.image_size or images.side, images.classes)
+    if request.image_size is not None:
+        spaces = tuple(space for space in spaces if space.image_size == request.image_size)
+    if not spaces:
+        raise InputError(f"image_size is {request.image_size}: use {', '.join(map(str, SIDES))}")
+    return spaces
 
 
 def _pace(space: SearchSpace, batch: int, groups: int, device: str) -> Pace:

@@ -22,7 +22,7 @@ ENOUGH_EPOCHS = (3, 15)
 MOST_SEARCHING = 0.4  # of the time: where measuring and searching take more, likewise
 _MEAN_SHARE = 0.5  # a drawn network's MACs over the largest one's
 _STEP_OVERHEAD = 1.15  # optimiser, augmentation, metrics
-_TABLE_SECONDS = (3.0, 60.0)
+_TABLE_SECONDS = (2.0, 60.0)
 _PROOF_SECONDS = (0.3, 15.0)
 # Calls of the largest network that the least number of a table's rounds comes to: two calls per
 # visit, six rounds of all operations, five of the whole networks at half the work.
