@@ -61,7 +61,7 @@ def main() -> int:
         assert result is not None
         model = load_model(result.model)
         images = open_source(folder / "shapes").splits["train"]
-        pixels = decode_all(images, range(len(images.labels)), SIDE)
+        pixels, _ = decode_all(images, range(len(images.labels)), SIDE)
         right = model(normalise(pixels)).argmax(1) == torch.from_numpy(images.labels)
         print(f"{int(right.sum())} of {len(right)} shapes named")
     return code

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from vitresnas.data.crop_and_colour import COLOUR_DRAWS, CROP_DRAWS, crop_maps, jitter
 from vitresnas.data.image_set import normalise
 from vitresnas.data.streams import generator, seeded
 
@@ -32,14 +33,14 @@ class Augmentation:
     rotate: float = 0.0  # degrees, both ways
     flip: float = 0.0  # probability of a left-right flip
     erase: float = 0.0  # probability of timm's random erasing
-    # Per image
+    # Per image; on batches where decoded images are held and there is no policy
     crop: tuple[float, float] | None = None  # area range of a random resized crop
     policy: str = ""  # timm's auto-augment text, such as "rand-m9-mstd0.5-inc1"
     colour: float = 0.0  # colour jitter; timm leaves it out where there is a policy
 
     @property
     def per_image(self) -> bool:
-        """Whether each image must pass through Pillow."""
+        """Whether something is done that Pillow can do image by image."""
         return bool(self.crop or self.policy or self.colour)
 
 
@@ -72,25 +73,51 @@ def _at_least_one_bit(level_to_bits: Callable[..., tuple[int]]) -> Callable[...,
     return lambda *arguments: (max(1, level_to_bits(*arguments)[0]),)
 
 
-class BatchAugmentation:
-    """The batch step. Every image's draws depend on (seed, epoch, its index) alone."""
+# How far from an image's own draws those of its next showing in the same epoch lie.
+_STRIDE = 7919
 
-    def __init__(self, augmentation: Augmentation, count: int, seed: int) -> None:
+
+class BatchAugmentation:
+    """The batch step. Every showing's draws depend on (seed, epoch, its number) alone.
+
+    everything: crop and colour are part of it, because no image passes through Pillow before.
+    """
+
+    def __init__(
+        self, augmentation: Augmentation, count: int, seed: int, *, everything: bool = False
+    ) -> None:
         self.augmentation = augmentation
+        self._crop = augmentation.crop if everything else None
+        self._colour = augmentation.colour if everything else 0.0
+        self._extra_ND = torch.empty(0)
         self._count = count
         self._seed = seed
         self._epoch = -1
         self._draws_ND = torch.empty(0)
 
-    def __call__(self, pixels_BCHW: Tensor, indices: Tensor, epoch: int, step: int) -> Tensor:
-        """uint8 (B, 3, S, S) of the images `indices` to normalised float images, same shape."""
+    def __call__(self, pixels_BCHW: Tensor, shown_B: Tensor, epoch: int, step: int) -> Tensor:
+        """uint8 (B, 3, S, S) of these showings (sampling.py) to normalised images, same shape."""
         if self._epoch != epoch:
             # One table per epoch: cheaper than a generator per image, and just as stateless.
             table = generator(self._seed, "augment", epoch)
             self._draws_ND = torch.rand(self._count, 5, generator=table)
+            if self._crop or self._colour:
+                extra = generator(self._seed, "crop and colour", epoch)
+                draws = CROP_DRAWS + COLOUR_DRAWS
+                self._extra_ND = torch.rand(self._count, draws, generator=extra)
             self._epoch = epoch
+        # A repeated image borrows the draws of another one: no larger table, however rare it is.
+        rows_B = (shown_B.cpu() + shown_B.cpu() // self._count * _STRIDE) % self._count
         images_BCHW = pixels_BCHW.float()
-        theta_B23 = self._transforms(self._draws_ND[indices.cpu()], pixels_BCHW.shape[-1])
+        if self._colour:
+            draws_B3 = self._extra_ND[rows_B, CROP_DRAWS:].to(images_BCHW.device)
+            images_BCHW = jitter(images_BCHW, draws_B3, self._colour)
+        theta_B23 = self._transforms(self._draws_ND[rows_B], pixels_BCHW.shape[-1])
+        if self._crop:
+            same_B23 = torch.eye(2, 3).expand(len(rows_B), 2, 3)
+            draws_B4 = self._extra_ND[rows_B, :CROP_DRAWS]
+            maps_B23 = same_B23 if theta_B23 is None else theta_B23
+            theta_B23 = crop_maps(maps_B23, draws_B4, self._crop)
         if theta_B23 is not None:
             grid_BHW2 = F.affine_grid(
                 theta_B23.to(images_BCHW.device), list(images_BCHW.shape), align_corners=False

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vitresnas.data.augmentation import Augmentation, BatchAugmentation, image_transform
+from vitresnas.data.sampling import SHUFFLED, check_sampling, showings
 from vitresnas.data.share import WHOLE, Share
 from vitresnas.data.streams import generator, seeded
 from vitresnas.data.training_images import TrainingImages
@@ -21,8 +22,9 @@ from vitresnas.errors import DataError
 class TrainingLoader:
     """Shuffled, augmented, normalised batches on `device`, or this process's share of them.
 
-    Images are drawn without replacement; what does not fill a batch is left out of that epoch (a
-    set smaller than one batch is repeated to fill it).
+    Shuffled, images are drawn without replacement; what does not fill a batch is left out of that
+    epoch (a set smaller than one batch is repeated to fill it). Balanced, every class is shown
+    equally often (sampling.py); an epoch has as many steps either way.
     """
 
     def __init__(
@@ -35,7 +37,9 @@ class TrainingLoader:
         device: torch.device,
         workers: int = 0,
         share: Share = WHOLE,
+        sampling: str = SHUFFLED,
     ) -> None:
+        check_sampling(sampling)
         self.batch_size = batch_size
         self.share = share
         self.stand_ins = 0  # in the batch given out last, for images that cannot be read
@@ -44,8 +48,11 @@ class TrainingLoader:
         self._seed = seed
         self._device = device
         self._workers = workers
-        self._augment = BatchAugmentation(augmentation, len(train), seed)
-        self._transform = image_transform(augmentation, train.size)
+        self._sampling = sampling
+        # Where decoded images are held, what needs no Pillow is done to whole batches.
+        on_batches = train.fits_in_memory and not augmentation.policy
+        self._augment = BatchAugmentation(augmentation, len(train), seed, everything=on_batches)
+        self._transform = None if on_batches else image_transform(augmentation, train.size)
         # Decoded here, so that workers share them. Without a per-image step they move to the
         # device once and for all.
         pixels = train.pixels
@@ -59,41 +66,42 @@ class TrainingLoader:
         Images (B / processes, 3, S, S) float, labels (B / processes,) int64.
         """
         order = self._order(epoch)[first:]
-        for step, (indices, read) in enumerate(self._read(order, epoch), start=first):
+        for step, (shown_B, read) in enumerate(self._read(order, epoch), start=first):
             here = self.share.stream(step)
-            images_BCHW = self._augment(read.pixels.to(self._device), indices, epoch, here)
-            self.stand_ins = int((read.positions != indices).sum())
+            images_BCHW = self._augment(read.pixels.to(self._device), shown_B, epoch, here)
+            self.stand_ins = int((read.positions != shown_B % len(self._train)).sum())
             yield images_BCHW, self._labels[read.positions.to(self._device)]
 
     def _order(self, epoch: int) -> list[Tensor]:
-        """Which images this process reads, step by step."""
-        count = len(self._train)
-        order = torch.randperm(count, generator=generator(self._seed, "order", epoch))
-        positions = torch.arange(self.steps_per_epoch * self.batch_size) % count
-        batches = order[positions].view(self.steps_per_epoch, self.batch_size)
+        """Which showings (sampling.py) this process reads, step by step."""
+        total = self.steps_per_epoch * self.batch_size
+        rng = generator(self._seed, "order", epoch)
+        shown = showings(self._sampling, self._train.labels, total, rng)
+        batches = shown.view(self.steps_per_epoch, self.batch_size)
         return [self.share.of_batch(batch_B) for batch_B in batches]
 
     def _read(self, order: list[Tensor], epoch: int) -> Iterator[tuple[Tensor, _Batch]]:
-        """Each batch's indices, and what was read for them."""
+        """Each batch's showings, and what was read for them."""
+        train = self._train
         if self._resident is not None:
-            for indices in order:
+            for shown_B in order:
+                indices = shown_B % len(train)
                 pixels = self._resident[indices.to(self._device)]
-                yield indices, _Batch(pixels, self._train.positions[indices])
+                yield shown_B, _Batch(pixels, train.positions[indices])
             return
         loader: DataLoader[Any] = DataLoader(
             _EpochImages(self._train, self._transform, self._seed, epoch),
-            batch_sampler=[indices.tolist() for indices in order],
+            batch_sampler=[shown_B.tolist() for shown_B in order],
             num_workers=self._workers,
             collate_fn=_collate,
             pin_memory=self._device.type == "cuda",
             worker_init_fn=_outlive_a_request_to_stop,
         )
-        train = self._train
-        for indices, batch in zip(order, loader, strict=True):
+        for shown_B, batch in zip(order, loader, strict=True):
             if isinstance(batch, DataError):
                 raise batch
             tolerate(batch.complaints, len(train), train.unreadable_share, "training images")
-            yield indices, batch
+            yield shown_B, batch
 
 
 def _outlive_a_request_to_stop(worker: int) -> None:
@@ -113,7 +121,7 @@ class _Batch(NamedTuple):
 
 
 class _EpochImages(Dataset[Any]):
-    """Per-image augmentation, seeded by (seed, epoch, index)."""
+    """Per-image augmentation, seeded by (seed, epoch, showing)."""
 
     def __init__(self, train: TrainingImages, transform: Any, seed: int, epoch: int) -> None:
         self._train, self._transform = train, transform
@@ -122,12 +130,13 @@ class _EpochImages(Dataset[Any]):
     def __len__(self) -> int:
         return len(self._train)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, str] | DataError:
+    def __getitem__(self, shown: int) -> tuple[Tensor, int, str] | DataError:
+        index = shown % len(self._train)
         try:
             if self._transform is None:
                 return self._train.square(index)
             found = self._train.find(index)
-            with seeded(self._seed, "image", self._epoch, index):
+            with seeded(self._seed, "image", self._epoch, shown):
                 pixels = torch.as_tensor(self._transform(found.image))
             return pixels, found.position, found.complaint
         except DataError as error:

@@ -60,6 +60,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--unreadable-share", type=float, help="of the images that may be left out (default: 0.001)"
     )
+    parser.add_argument(
+        "--sampling", choices=("shuffled", "balanced"), help="balanced: every class equally often"
+    )
     parser.add_argument("--space", help="super-networks: a space by name or file")
     parser.add_argument("--architecture", help="retraining: the network, by file or name")
     parser.add_argument("--init", choices=("inherited", "random"), help="retraining: its weights")

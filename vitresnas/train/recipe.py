@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from vitresnas.data.augmentation import Augmentation
 from vitresnas.data.mixing import Mixing
+from vitresnas.data.sampling import SHUFFLED, check_sampling
 from vitresnas.data.unreadable import UNREADABLE_SHARE
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject
@@ -28,6 +29,7 @@ class Recipe:
     init: str = "random"  # retraining: "random", or "inherited" from `supernet`
     supernet: str = ""  # a super-network directory, for inherited weights
     data: str = "digits"  # as load_data reads it; empty: the command must name images
+    sampling: str = SHUFFLED  # "shuffled", or "balanced": every class equally often
     unreadable_share: float = UNREADABLE_SHARE  # of the images, that may be left out
     seed: int = 0
 
@@ -75,6 +77,7 @@ class Recipe:
                 "inherited weights need a super-network to inherit from: add --supernet DIR, "
                 "or --init random"
             )
+        check_sampling(self.sampling)
         if self.dtype not in ("auto", "fp32", "bf16"):
             raise InputError(f"dtype is {self.dtype!r}: use auto, fp32 or bf16")
 

@@ -65,6 +65,7 @@ class Trainer:
             device=place.device,
             workers=place.workers,
             share=self.share,
+            sampling=recipe.sampling,
         )
         self.mixer = Mixer(recipe.mixing, len(data.class_names), recipe.seed)
         self._images = len(data.train)
