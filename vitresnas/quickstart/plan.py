@@ -137,8 +137,7 @@ class Plan:
         ]
         if timing.total > 3600 * self.request.hours:
             lines.append(
-                "               more than was given, with one epoch where more are usual: the "
-                "networks will be poor ones"
+                "               more than was given: no space is small enough for these images here"
             )
         if images.unequal > 3:
             lines.insert(

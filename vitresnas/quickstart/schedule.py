@@ -16,6 +16,7 @@ from vitresnas.space import SearchSpace, macs
 # Of what training may use, the super-network gets this; the found network the rest.
 SUPERNET_SHARE = 0.6
 USABLE = 0.9  # of the time given; the rest is for imports, decoding, saving and bad estimates
+LEAST_TRAINING = 0.3  # whatever the rest takes: nothing is worth finding among untrained networks
 MOST_EPOCHS = {"supernet": 120, "retrain": 300}  # the paper's (ViT-ResNAS, section 4)
 ENOUGH_IMAGES = 300_000  # shown in training: below 15 epochs of them a cheaper space is taken
 ENOUGH_EPOCHS = (3, 15)
@@ -75,7 +76,7 @@ class Circumstances:
 
 
 def schedule(space: SearchSpace, known: Circumstances) -> Schedule:
-    """The time given, shared out; more than that where not even an epoch each fits."""
+    """The time given, shared out; more than that where it is too little for this space."""
     work, pace = macs(space.largest), known.pace
     usual = default_batch_size(space.image_size, known.device_type)
     call = pace.scoring_seconds(work, known.timed_batch or usual)
@@ -88,7 +89,7 @@ def schedule(space: SearchSpace, known: Circumstances) -> Schedule:
         "search": scores + 1.5 * proof + 2,
         "verify": proof + 1,
     }
-    left = max(0.0, USABLE * known.seconds - sum(fixed.values()))
+    left = max(LEAST_TRAINING * known.seconds, USABLE * known.seconds - sum(fixed.values()))
     shown = max(known.images.training // known.batch_size, 1) * known.batch_size
     epoch = _STEP_OVERHEAD * pace.training_seconds(_MEAN_SHARE * work, shown)
     shares = {"supernet": SUPERNET_SHARE, "retrain": 1 - SUPERNET_SHARE}
