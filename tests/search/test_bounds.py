@@ -45,4 +45,5 @@ def test_the_radius_falls_to_nothing_at_the_last_image():
     radii = [radius(count, IMAGES, 0.05, 400) for count in (*LOOKS[:-1], IMAGES - 1, IMAGES)]
     assert radii == sorted(radii, reverse=True)
     assert radii[-1] == 0.0
+    assert 0 < radius(100, 300, 0.05, 400) < np.inf  # a hold-out smaller than where it is tight
     assert lower_bound(np.arange(5.0), 5, 0.05, 2) == 2.0

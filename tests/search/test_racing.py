@@ -120,6 +120,12 @@ def test_a_race_cut_short_anywhere_ends_as_one_in_a_piece(tmp_path, digits, stra
         assert not again.asked
 
 
+@pytest.mark.parametrize("images", (40, 250))
+def test_a_small_hold_out_can_be_raced_on(digits, images):
+    result = race(digits, Formula(images=images), GUIDED)
+    assert result.selected.candidate.score.images == images
+
+
 def test_threads_change_nothing(digits):
     assert (
         race(digits, Formula(), workers=2).to_json() == race(digits, Formula(), workers=1).to_json()

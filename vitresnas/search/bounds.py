@@ -24,7 +24,7 @@ def lower_bound(sample: npt.NDArray[np.float64], of: int, error: float, tight_at
     """What the mean of all `of` values exceeds, given the first of them in random order.
 
     With probability `error` at most it is too high at any look. `tight_at`: the number of values
-    where it is to be tightest; it must not depend on the sample.
+    where it is to be tightest, half of all at most; it must not depend on the sample.
     """
     count = len(sample)
     mean = float(sample.mean())
@@ -40,7 +40,7 @@ def radius(count: int, of: int, error: float, tight_at: int) -> float:
         return 0.0
     # The mixture's width that is about the best at one time.
     wide = math.log(1 / (2 * error))
-    mixing = _time(tight_at, of) / (2 * wide + math.log1p(2 * wide))
+    mixing = _time(min(tight_at, (of + 1) // 2), of) / (2 * wide + math.log1p(2 * wide))
     time = _time(count, of) + mixing
     boundary = math.sqrt(2 * time * math.log1p(math.sqrt(time / mixing) / (2 * error)))
     return (of - count) / count * boundary
