@@ -63,11 +63,11 @@ class Spoiled:
     def __init__(self, spoil):
         self.spoil, self.first_seen = spoil, {}
 
-    def __call__(self, heads, targets_BK):
+    def __call__(self, heads, targets):
         # A step is known by its targets, which mixing makes unlike any other's.
-        key = targets_BK.numpy().tobytes()
+        key = targets["class"].numpy().tobytes()
         step = self.first_seen.setdefault(key, len(self.first_seen))
-        losses = classification(heads, targets_BK)
+        losses = classification(heads, targets)
         return {"loss": self.spoil(step, losses["loss"])}
 
 

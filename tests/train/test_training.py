@@ -157,11 +157,12 @@ def test_the_loss_of_the_first_steps_is_pinned(toy_supernet, digits):
 
 def test_every_classifier_of_the_network_learns():
     logits, targets = torch.randn(4, 3), torch.eye(3)[[0, 1, 2, 0]]
-    losses = classification({"class": logits, "distillation": logits + 1}, targets)
+    labels = {"class": targets}
+    losses = classification({"class": logits, "distillation": logits + 1}, labels)
     torch.testing.assert_close(losses["class"], nn.functional.cross_entropy(logits, targets))
     mean = (losses["class"] + losses["distillation"]) / 2
     torch.testing.assert_close(losses["loss"], mean)
-    assert set(classification({"class": logits}, targets)) == {"loss", "class"}
+    assert set(classification({"class": logits}, labels)) == {"loss", "class"}
 
 
 def test_bf16_autocast_trains_too(toy_supernet, digits):

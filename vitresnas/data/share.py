@@ -56,6 +56,10 @@ class Share:
         """A number for the random draws of this process in this step; alone it is the step."""
         return step * self.processes + self.rank
 
+    def groups(self, groups: int) -> int:
+        """Into how many equal groups, or parts of one, this process's images of a batch fall."""
+        return self.turns * max(1, groups // self.pieces)
+
     def check(self, batch_size: int, groups: int) -> None:
         """Raise InputError where batch or groups cannot be cut into equal pieces."""
         how = f"{self.processes} processes"

@@ -13,7 +13,7 @@ from vitresnas.space.search_space import SearchSpace
 T = TypeVar("T")
 
 # Skipping opens by the formula that opens widths; listed twice it ends at probability 1/2.
-_KEEP_OR_SKIP = (False, False, True, True)
+SKIP_CHOICES = (False, False, True, True)
 
 
 def draw_architectures(
@@ -35,7 +35,7 @@ def draw_architectures(
         return draw_balanced(open_choices(choices, epoch, widening_epochs), groups, rng)
 
     embeds = [columns(stage.embed) for stage in space.stages]
-    skips = [[columns(_KEEP_OR_SKIP) for _ in range(stage.blocks)] for stage in space.stages]
+    skips = [[columns(SKIP_CHOICES) for _ in range(stage.blocks)] for stage in space.stages]
     heads = [[columns(stage.heads) for _ in range(stage.blocks)] for stage in space.stages]
     hidden = [[columns(stage.hidden) for _ in range(stage.blocks)] for stage in space.stages]
 

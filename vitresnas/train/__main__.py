@@ -68,6 +68,12 @@ def _parser() -> Parser:
     parser.add_argument("--init", choices=("inherited", "random"), help="retraining: its weights")
     parser.add_argument("--supernet", help="the super-network that inherited weights come from")
     parser.add_argument("--out", help="the folder to write (default: runs/RECIPE)")
+    parser.add_argument(
+        "--sampler",
+        help="super-networks: which networks a step trains: multi-architecture (the paper's), "
+        "single-architecture, or sandwich (with in-place distillation)",
+    )
+    parser.add_argument("--groups", type=int, help="super-networks: networks per step")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--batch-size", type=int)
@@ -98,7 +104,10 @@ def _override(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     from vitresnas.train.recipe import RETRAIN, SUPERNET
 
     given = {name: value for name, value in options.items() if value is not None}
-    foreign = {SUPERNET: ("architecture", "init", "supernet"), RETRAIN: ("space",)}[recipe.task]
+    foreign = {
+        SUPERNET: ("architecture", "init", "supernet"),
+        RETRAIN: ("space", "sampler", "groups"),
+    }[recipe.task]
     for name in foreign:
         if name in given:
             raise InputError(

@@ -47,7 +47,7 @@ def choose_place(
         raise InputError(f"workers is {workers}: use 0 or more")
     if not checkpoint_seconds >= 0:
         raise InputError(f"checkpoint_seconds is {checkpoint_seconds}: use 0 or more")
-    share(recipe, world).check(recipe.batch_size, recipe.groups)
+    share(recipe, world).check(recipe.batch_size, recipe.parts)
     cores = max(1, _cores() // world.local_size)
     if workers is None:
         workers = min(cores - 1, 16) if chosen.type == "cuda" else cores // 4

@@ -11,6 +11,7 @@ from vitresnas.data.sampling import SHUFFLED, check_sampling
 from vitresnas.data.unreadable import UNREADABLE_SHARE
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject
+from vitresnas.supernet.samplers import MULTI_ARCHITECTURE, load_sampler
 
 SUPERNET, RETRAIN = "supernet", "retrain"
 
@@ -36,6 +37,7 @@ class Recipe:
     epochs: int = 120
     batch_size: int = 128
     groups: int = 4  # sub-networks per step
+    sampler: str = MULTI_ARCHITECTURE.name  # which ones, and on which images; see samplers.py
     accumulation: int = 1  # turns a process takes at its part of a batch; saves memory
     widening_epochs: int = 0  # E_w: choices open one by one, channels are sorted, until then
 
@@ -45,6 +47,7 @@ class Recipe:
     warmup_learning_rate: float = 1e-6
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
+    layer_decay: float = 1.0  # retraining: each layer learns by this factor less than the next
     clip_gradient: float = 0.0  # by norm; 0 switches it off
     drop_path: float = 0.0
     average: float = 0.0  # decay of the weight average; 0 switches it off
@@ -65,11 +68,16 @@ class Recipe:
             raise InputError(f"unreadable_share is {self.unreadable_share}: use 0 to below 1")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate is {self.learning_rate}: use a number above 0")
-        if self.task == SUPERNET and self.batch_size % self.groups:
+        load_sampler(self.sampler).check(self.groups if self.task == SUPERNET else 2)
+        if self.batch_size % self.parts:
             raise InputError(
-                f"batch_size {self.batch_size} cannot be divided into {self.groups} equal groups: "
+                f"batch_size {self.batch_size} cannot be divided into {self.parts} equal groups: "
                 "use a multiple of groups"
             )
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"layer_decay is {self.layer_decay}: use more than 0 and at most 1")
+        if self.layer_decay < 1 and self.task == SUPERNET:
+            raise InputError("layer_decay is for one network: leave it out for a super-network")
         if self.init not in ("random", "inherited"):
             raise InputError(f"init is {self.init!r}: use random or inherited")
         if self.init == "inherited" and not self.supernet:
@@ -80,6 +88,11 @@ class Recipe:
         check_sampling(self.sampling)
         if self.dtype not in ("auto", "fp32", "bf16"):
             raise InputError(f"dtype is {self.dtype!r}: use auto, fp32 or bf16")
+
+    @property
+    def parts(self) -> int:
+        """Into how many equal groups the images of a batch fall, each for networks of its own."""
+        return load_sampler(self.sampler).parts(self.groups) if self.task == SUPERNET else 1
 
     def to_json(self) -> JsonObject:
         return asdict(self)

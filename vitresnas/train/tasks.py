@@ -24,10 +24,11 @@ from vitresnas.models import ViTRes, create_model
 from vitresnas.models.model_directory import save_model
 from vitresnas.space import Architecture, SearchSpace, load_architecture, load_space, macs
 from vitresnas.supernet.directory import load_supernet, save_supernet
-from vitresnas.supernet.sampling import draw_architectures
+from vitresnas.supernet.samplers import load_sampler
 from vitresnas.supernet.sorting import sort_channels
 from vitresnas.supernet.supernet import Supernet
 from vitresnas.train.evaluate import Score, evaluate
+from vitresnas.train.objectives import Objective, classification, in_place_distillation
 from vitresnas.train.recipe import SUPERNET, Recipe
 
 RANDOM_REPORTED = 3  # random sub-networks in a super-network's report
@@ -41,6 +42,14 @@ class Task(Protocol):
 
     @property
     def description(self) -> str: ...
+
+    @property
+    def grid(self) -> int:
+        """The side of the last stage's patch grid."""
+
+    @property
+    def objective(self) -> Objective:
+        """What the logits of `heads` are trained for."""
 
     def identity(self) -> JsonObject:
         """What decides the result besides recipe and data."""
@@ -84,13 +93,13 @@ def supernet_space(recipe: Recipe, data: Data) -> SearchSpace:
 
 
 def drawn_at(recipe: Recipe, space: SearchSpace, epoch: int, step: int) -> tuple[Architecture, ...]:
-    """The sub-networks that a step of a super-network's training runs, one per group."""
+    """The sub-networks that a step of a super-network's training runs, as its sampler says."""
     rng = Random(stream(recipe.seed, "architectures", epoch, step))
     return _draw(recipe, space, rng, epoch)
 
 
 def _draw(recipe: Recipe, space: SearchSpace, rng: Random, epoch: int) -> tuple[Architecture, ...]:
-    return draw_architectures(
+    return load_sampler(recipe.sampler).draw(
         space, recipe.groups, rng, epoch=epoch, widening_epochs=recipe.widening_epochs
     )
 
@@ -107,11 +116,28 @@ class SupernetTask:
     space: SearchSpace
 
     def __post_init__(self) -> None:
-        self.model = Supernet(self.space, drop_path=self.recipe.drop_path, path=self.recipe.path)
+        self.sampler = load_sampler(self.recipe.sampler)
+        self.model = Supernet(
+            self.space,
+            drop_path=self.recipe.drop_path,
+            patch_head=self.recipe.mixing.tokens,
+            path=self.recipe.path,
+        )
 
     @property
     def description(self) -> str:
-        return f"super-network of {self.space.name} ({self.space.size:.1e} networks)"
+        return (
+            f"super-network of {self.space.name} ({self.space.size:.1e} networks), "
+            f"{self.sampler.name} sampling"
+        )
+
+    @property
+    def grid(self) -> int:
+        return self.space.largest.grids[-1]
+
+    @property
+    def objective(self) -> Objective:
+        return in_place_distillation if self.sampler.shares_images else classification
 
     def identity(self) -> JsonObject:
         return {"space_id": self.space.id}
@@ -123,13 +149,17 @@ class SupernetTask:
     def heads(
         self, images_BCHW: Tensor, epoch: int, step: int, piece: Piece
     ) -> Mapping[str, Tensor]:
-        drawn = piece.of(drawn_at(self.recipe, self.space, epoch, step))
-        return self.model.forward_heads(images_BCHW, drawn, patches=False)
+        drawn = drawn_at(self.recipe, self.space, epoch, step)
+        if self.sampler.shares_images:
+            trunk_BMHW = self.model.forward_trunk(images_BCHW)  # the same for all networks
+            return self.model.forward_from_trunk(trunk_BMHW.repeat(len(drawn), 1, 1, 1), drawn)
+        return self.model.forward_heads(images_BCHW, piece.of(drawn))
 
     def expected_macs(self, epoch: int) -> float:
         rng = Random(stream(self.recipe.seed, "expected_macs", epoch))
         drawn = [a for _ in range(8) for a in _draw(self.recipe, self.space, rng, epoch)]
-        return sum(map(macs, drawn)) / len(drawn)
+        networks = len(drawn) // 8 if self.sampler.shares_images else 1
+        return networks * sum(map(macs, drawn)) / len(drawn)
 
     def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Score]:
         rng = Random(stream(self.recipe.seed, "reported"))
@@ -172,12 +202,32 @@ class RetrainTask:
                 supernet.space.classes, f"the super-network {recipe.supernet}", classes
             )
             self._check_classes(self.architecture.classes, "the architecture", classes)
-            self.model = create_model(self.architecture, drop_path=recipe.drop_path)
-            self.model.load_state_dict(supernet.extract(self.architecture).state_dict())
+            self.model = self._create()
+            self._start_from(supernet.extract(self.architecture))
         else:
             # Only the classifier knows the classes, and it starts from random numbers anyway.
             self.architecture = replace(self.architecture, classes=classes)
-            self.model = create_model(self.architecture, drop_path=recipe.drop_path)
+            self.model = self._create()
+
+    def _start_from(self, trained: ViTRes) -> None:
+        """Take its weights; a patch head, which only training needs, may be missing on one side."""
+        mine, theirs = self.model.state_dict(), trained.state_dict()
+        self.model.load_state_dict({name: theirs.get(name, mine[name]) for name in mine})
+
+    def _create(self) -> ViTRes:
+        return create_model(
+            self.architecture,
+            drop_path=self.recipe.drop_path,
+            patch_head=self.recipe.mixing.tokens,
+        )
+
+    @property
+    def grid(self) -> int:
+        return self.architecture.grids[-1]
+
+    @property
+    def objective(self) -> Objective:
+        return classification
 
     @property
     def description(self) -> str:

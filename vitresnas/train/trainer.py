@@ -23,7 +23,7 @@ from vitresnas.train.batch_norm import share_batch_norm
 from vitresnas.train.checkpoints import load_checkpoint, save_checkpoint, saved_steps
 from vitresnas.train.distributed import averaged_once
 from vitresnas.train.metrics import MetricLog
-from vitresnas.train.objectives import Objective, classification
+from vitresnas.train.objectives import Objective
 from vitresnas.train.optimiser import create_optimizer, create_schedule
 from vitresnas.train.pace import Pace
 from vitresnas.train.place import Place, share
@@ -47,10 +47,11 @@ class Trainer:
         data: Data,
         recipe: Recipe,
         place: Place,
-        objective: Objective = classification,
+        objective: Objective | None = None,
     ) -> None:
+        """objective: what to train for instead of the task's own."""
         self.task, self.recipe, self.place = task, recipe, place
-        self.objective = objective
+        self.objective = objective or task.objective
         self.share = share(recipe, place.world)
         task.model.to(place.device).train()
         if place.world.joined:
@@ -67,7 +68,13 @@ class Trainer:
             share=self.share,
             sampling=recipe.sampling,
         )
-        self.mixer = Mixer(recipe.mixing, len(data.class_names), recipe.seed)
+        self.mixer = Mixer(
+            recipe.mixing,
+            len(data.class_names),
+            recipe.seed,
+            groups=self.share.groups(recipe.parts),
+            grid=task.grid,
+        )
         self._images = len(data.train)
         self.holdout = data.holdout.to(place.device)
         self.optimizer = create_optimizer(task.model, recipe)
@@ -194,15 +201,15 @@ class Trainer:
         here = self.share.stream(step)
         self.schedule.step_update(number)
         torch.manual_seed(stream(recipe.seed, "step", epoch, here))  # drop path draws from this
-        images_BCHW, targets_BK = self.mixer(images_BCHW.to(self.dtype), labels_B, epoch, here)
+        images_BCHW, targets = self.mixer(images_BCHW.to(self.dtype), labels_B, epoch, here)
         self.optimizer.zero_grad(set_to_none=True)
         found: dict[str, Tensor] = {}
-        parts = zip(images_BCHW.chunk(turns), targets_BK.chunk(turns), strict=True)
-        for turn, (part_BCHW, part_BK) in enumerate(parts):
+        for turn, part_BCHW in enumerate(images_BCHW.chunk(turns)):
+            labels = {name: soft.chunk(turns)[turn] for name, soft in targets.items()}
             with averaged_once(self.network, last=turn == turns - 1):
                 with autocast(recipe.dtype, self.place.device):
                     heads = self.network(part_BCHW, epoch, step, self.share.piece(turn))
-                losses = self.objective(heads, part_BK)
+                losses = self.objective(heads, labels)
                 (losses["loss"] / turns).backward()
             for name, loss in losses.items():
                 found[name] = found.get(name, 0.0) + loss.detach() / turns

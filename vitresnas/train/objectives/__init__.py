@@ -1,4 +1,4 @@
-"""Objectives: (logits by head, soft targets (B, K)) -> losses by name, "loss" among them.
+"""Objectives: (logits by head, soft targets by head) -> losses by name, "loss" among them.
 
 A new objective is a new file; the trainer minimises "loss" and logs the rest.
 """
@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from vitresnas.train.objectives.classification import classification
+from vitresnas.train.objectives.in_place import in_place_distillation
 
-Objective = Callable[[Mapping[str, Tensor], Tensor], dict[str, Tensor]]
+Objective = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
 
-__all__ = ["Objective", "classification"]
+__all__ = ["Objective", "classification", "in_place_distillation"]
