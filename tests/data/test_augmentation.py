@@ -146,9 +146,9 @@ def test_streams_differ_by_place():
 def test_mixed_targets_are_distributions_and_repeat(pets, mixing):
     images, labels = epoch(pets, Augmentation())
     mixer = Mixer(mixing, 2, seed=0)
-    first, targets = mixer(images.clone(), labels, 0, 3)
+    first, by_head = mixer(images.clone(), labels, 0, 3)
     again, _ = mixer(images.clone(), labels, 0, 3)
-    targets = targets["class"]
+    targets = by_head["class"]
     torch.testing.assert_close(targets.sum(1), torch.ones(len(labels)))
     assert torch.equal(first, again)
     assert torch.equal(first, images) != mixing.active

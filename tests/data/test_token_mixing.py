@@ -24,7 +24,8 @@ def batch(size: int):
 
 def mixed(size=16, groups=1, step=0, mixing=TOKENS):
     mixer = Mixer(mixing, size, seed=5, groups=groups, grid=GRID)
-    images, targets = mixer(*batch(size), 0, step)
+    images, labels = batch(size)
+    images, targets = mixer(images, labels, 0, step)
     return images, targets["class"], targets["patch"]
 
 

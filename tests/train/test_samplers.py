@@ -18,7 +18,7 @@ from vitresnas.supernet.samplers import SAMPLERS
 from vitresnas.train.__main__ import main
 from vitresnas.train.place import Place
 from vitresnas.train.run import run, run_identity
-from vitresnas.train.tasks import create_task, drawn_at
+from vitresnas.train.tasks import RetrainTask, SupernetTask, create_task, drawn_at, supernet_space
 from vitresnas.train.trainer import Trainer
 
 PLACE = Place(torch.device("cpu"), checkpoint_seconds=0)
@@ -43,12 +43,13 @@ def plain(toy_supernet):
 @pytest.mark.parametrize("tokens", [False, True])
 def test_the_sandwich_teaches_every_network_what_the_largest_says(plain, digits, tokens):
     recipe = replace(plain, mixing=TOKENS if tokens else Mixing())
-    trainer = Trainer(create_task(recipe, digits), digits, recipe, PLACE)
-    model, space = trainer.task.model.double().eval(), trainer.task.space
+    task = SupernetTask(recipe, supernet_space(recipe, digits))
+    trainer = Trainer(task, digits, recipe, PLACE)
+    model, space = task.model.double().eval(), task.space
     images, labels = next(trainer.loader.epoch(0))
     images, targets = trainer.mixer(images.double(), labels, 0, 0)
     with torch.no_grad():
-        heads = trainer.task.heads(images, 0, 0, Piece())
+        heads = task.heads(images, 0, 0, Piece())
         drawn = [space.largest, *drawn_at(recipe, space, 0, 0)[1:-1], space.smallest]
         alone = [model.forward_heads(images, (architecture,)) for architecture in drawn]
     expected = []
@@ -102,13 +103,12 @@ def test_a_network_inherits_from_a_super_network_with_a_patch_head(
         replace(plain, epochs=1, batch_size=192, mixing=TOKENS), tmp_path / "supernet", device="cpu"
     )
     inherited = replace(toy_retrain, init="inherited", supernet=str(tmp_path / "supernet"))
-    assert create_task(inherited, digits).model.patch_head is None
+    assert RetrainTask(inherited, 10).model.patch_head is None
     recipe = replace(inherited, epochs=1, mixing=TOKENS)
     source = load_supernet(tmp_path / "supernet").network.patch_head
-    width = create_task(recipe, digits).model.patch_head.in_features
-    torch.testing.assert_close(
-        create_task(recipe, digits).model.patch_head.weight, source.weight[:, :width]
-    )
+    found = RetrainTask(recipe, 10).model.patch_head
+    assert source is not None and found is not None
+    torch.testing.assert_close(found.weight, source.weight[:, : found.in_features])
     run(recipe, tmp_path / "network", device="cpu")
     assert load_model(tmp_path / "network").patch_head is not None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,13 @@ class ViTRes(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Parameters that timm's optimiser factory leaves undecayed besides the 1-D ones."""
         return {"embedding.prefix_tokens"}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which layer a parameter belongs to, in order, for timm's layer-wise learning rates."""
+        block, reduction = r"^stages\.(\d+)\.blocks\.(\d+)", r"^stages\.(\d+)\.reduction"
+        layers = r"^stages\.(\d+)" if coarse else [(block, None), (reduction, (-1,))]
+        # timm lets 99999 join the layer before; classifiers, unnamed, are the last one.
+        return {"stem": r"^embedding", "blocks": layers, "norm": [(r"^norm\.", (99999,))]}
 
     @torch.no_grad()
     def at_resolution(self, image_size: int) -> ViTRes:

@@ -65,8 +65,19 @@ def _parser() -> Parser:
     )
     parser.add_argument("--space", help="super-networks: a space by name or file")
     parser.add_argument("--architecture", help="retraining: the network, by file or name")
-    parser.add_argument("--init", choices=("inherited", "random"), help="retraining: its weights")
+    parser.add_argument(
+        "--init", choices=("inherited", "random", "trained"), help="retraining: its weights"
+    )
     parser.add_argument("--supernet", help="the super-network that inherited weights come from")
+    parser.add_argument("--image-size", type=int, help="retraining: the side of the images")
+    parser.add_argument("--teacher", help="retraining: a network of timm, or a model directory")
+    parser.add_argument(
+        "--distillation", choices=("hard", "soft"), help="what is learned from the teacher"
+    )
+    parser.add_argument("--drop-path", type=float, help="stochastic depth of the last block")
+    parser.add_argument(
+        "--layer-decay", type=float, help="retraining: rates fall towards the image"
+    )
     parser.add_argument("--out", help="the folder to write (default: runs/RECIPE)")
     parser.add_argument(
         "--sampler",
@@ -104,15 +115,16 @@ def _override(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     from vitresnas.train.recipe import RETRAIN, SUPERNET
 
     given = {name: value for name, value in options.items() if value is not None}
+    taught = ("teacher", "distillation")
     foreign = {
-        SUPERNET: ("architecture", "init", "supernet"),
+        SUPERNET: ("architecture", "init", "supernet", "image_size", "layer_decay", *taught),
         RETRAIN: ("space", "sampler", "groups"),
     }[recipe.task]
     for name in foreign:
         if name in given:
             raise InputError(
-                f"--{name} has no meaning for {recipe.name}, a recipe of the kind {recipe.task}: "
-                "leave it out, or choose another recipe"
+                f"--{name.replace('_', '-')} has no meaning for {recipe.name}, a recipe of the "
+                f"kind {recipe.task}: leave it out, or choose another recipe"
             )
     if recipe.task == RETRAIN and "architecture" not in given:
         raise InputError(

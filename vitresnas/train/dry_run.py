@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from vitresnas.data.load import Data
+from vitresnas.data.loader import TrainingLoader
 from vitresnas.doors import say
 from vitresnas.files import JsonObject
+from vitresnas.train.memory import device_memory, estimate_memory
 from vitresnas.train.place import Place
 from vitresnas.train.progress import clock
 from vitresnas.train.recipe import SUPERNET, Recipe
 from vitresnas.train.tasks import Task
 from vitresnas.train.trainer import Trainer
 
-WARM_UP_STEPS, TIMED_STEPS = 2, 4
-PATIENCE_SECONDS = 10.0  # a slow device warms up, and is timed, by fewer steps
+TIMED_STEPS = 20
+PATIENCE_SECONDS = 10.0  # a slow device is timed by fewer steps
+LONG_STEP_SECONDS = 0.5  # larger batches than one of such a step tell nothing new
+USABLE_MEMORY = 0.7  # the rest is for what the estimate leaves out
 
 
 @dataclass(frozen=True)
@@ -31,37 +35,42 @@ class DryRun:
     data: str
     training_images: int
     steps_per_epoch: int
+    memory_bytes: int
+    device_memory_bytes: int
+    timed_steps: int
+    timed_batch_size: int
     images_per_second: float
     seconds: float
 
     def to_json(self) -> JsonObject:
-        return {
-            "recipe": self.recipe.to_json(),
-            "model": self.model,
-            "parameters": self.parameters,
-            "macs_first_epoch": self.macs_first_epoch,
-            "macs_last_epoch": self.macs_last_epoch,
-            "data": self.data,
-            "training_images": self.training_images,
-            "steps_per_epoch": self.steps_per_epoch,
-            "images_per_second": self.images_per_second,
-            "seconds": self.seconds,
-        }
+        return {**asdict(self), "recipe": self.recipe.to_json()}
 
     def lines(self) -> list[str]:
         """For people, one fact a line."""
         recipe = self.recipe
         groups = f" in {recipe.groups} groups" if recipe.task == SUPERNET else ""
+        schedule = (
+            f"{recipe.epochs} epochs of {self.steps_per_epoch} steps, batches of "
+            f"{recipe.batch_size}{groups}, learning rate {recipe.learning_rate:g} after "
+            f"{recipe.warmup_epochs} epochs of warm-up, then a cosine to "
+            f"{recipe.final_learning_rate:g}"
+        )
+        memory = (
+            f"about {_gigabytes(self.memory_bytes)} for weights, optimiser and activations of "
+            f"{recipe.batch_size // recipe.accumulation} images; this device has "
+            f"{_gigabytes(self.device_memory_bytes)}"
+        )
+        if self.memory_bytes > self.device_memory_bytes:
+            memory += ": more processes or --accumulation make it smaller"
+        timed = f"{self.timed_steps} steps of {self.timed_batch_size} images"
         return [
             f"model     {self.model}, {self.parameters / 1e6:.2f} M parameters",
             f"MACs      {self.macs_first_epoch / 1e6:.1f} M per image in the first epoch, "
             f"{self.macs_last_epoch / 1e6:.1f} M in the last",
             f"data      {self.data}, {self.training_images} training images",
-            f"schedule  {recipe.epochs} epochs of {self.steps_per_epoch} steps, batches of "
-            f"{recipe.batch_size}{groups}, learning rate {recipe.learning_rate:g} after "
-            f"{recipe.warmup_epochs} epochs of warm-up, then a cosine to "
-            f"{recipe.final_learning_rate:g}",
-            f"speed     {self.images_per_second:.0f} images/s in the last epochs",
+            f"schedule  {schedule}",
+            f"memory    {memory}",
+            f"speed     {self.images_per_second:.3g} images/s in the last epochs ({timed})",
             f"total     about {clock(self.seconds)}",
         ]
 
@@ -69,25 +78,13 @@ class DryRun:
 def dry_run(recipe: Recipe, data: Data, task: Task, place: Place) -> DryRun:
     """Time a few real steps at the last epoch's widths and scale them by MACs to the whole run."""
     trainer = Trainer(task, data, recipe, place)
-    say(f"timing up to {TIMED_STEPS} steps of {recipe.batch_size} images")
     last = recipe.epochs - 1
-    batches = itertools.cycle(trainer.loader.epoch(last))
-
-    def run(most: int) -> float:
-        """Images per second over at most so many steps."""
-        begin, images = time.monotonic(), 0
-        for step, (images_BCHW, labels_B) in enumerate(itertools.islice(batches, most)):
-            trainer.train_step(images_BCHW, labels_B, last, step)["loss"].item()
-            images += len(labels_B)
-            if time.monotonic() - begin > PATIENCE_SECONDS:
-                break
-        return images / (time.monotonic() - begin)
-
-    run(WARM_UP_STEPS)  # the first steps allocate, and choose algorithms
-    images_per_second = run(TIMED_STEPS)
+    memory = estimate_memory(trainer, last)
+    available = device_memory(place.device)
+    room = (USABLE_MEMORY * available - memory.fixed) / max(1.0, memory.per_image)
+    steps, batch_size, images_per_second = _time_steps(trainer, data, last, room)
     work = [task.expected_macs(epoch) for epoch in range(recipe.epochs)]
     images = trainer.loader.steps_per_epoch * recipe.batch_size
-    seconds = sum(work) / work[-1] * images / images_per_second
     return DryRun(
         recipe=recipe,
         model=task.description,
@@ -97,6 +94,58 @@ def dry_run(recipe: Recipe, data: Data, task: Task, place: Place) -> DryRun:
         data=data.name,
         training_images=len(data.train),
         steps_per_epoch=trainer.loader.steps_per_epoch,
+        memory_bytes=memory.of(recipe.batch_size // recipe.accumulation),
+        device_memory_bytes=available,
+        timed_steps=steps,
+        timed_batch_size=batch_size,
         images_per_second=images_per_second,
-        seconds=seconds,
+        seconds=sum(work) / work[-1] * images / images_per_second,
     )
+
+
+def _time_steps(trainer: Trainer, data: Data, epoch: int, room: float) -> tuple[int, int, float]:
+    """Steps that were timed, the images of each, and images per second.
+
+    room: images of one turn that fit into memory. Batches grow from the smallest to the recipe's,
+    or as long as a step is short and fits; that also warms the device up.
+    """
+    recipe = trainer.recipe
+    smallest = recipe.parts * recipe.accumulation
+    largest = min(recipe.batch_size, room * recipe.accumulation)
+    size = smallest
+    say(f"timing up to {TIMED_STEPS} steps")
+    while True:
+        _, seconds = _run(trainer, data, epoch, size, steps=2)
+        if seconds / 2 > LONG_STEP_SECONDS or size * 4 > largest:
+            break
+        size *= 4
+    if seconds / 2 <= LONG_STEP_SECONDS and recipe.batch_size <= largest:
+        size = recipe.batch_size
+    steps, seconds = _run(trainer, data, epoch, size, steps=TIMED_STEPS)
+    return steps, size, steps * size / seconds
+
+
+def _run(trainer: Trainer, data: Data, epoch: int, size: int, *, steps: int) -> tuple[int, float]:
+    """Take up to so many steps of `size` images, reading them included; how many, and seconds."""
+    recipe, place = trainer.recipe, trainer.place
+    loader = TrainingLoader(
+        data.train,
+        recipe.augmentation,
+        size,
+        seed=recipe.seed,
+        device=place.device,
+        workers=place.workers,
+    )
+    batches = itertools.chain.from_iterable(map(loader.epoch, itertools.repeat(epoch)))
+    images_BCHW, labels_B = next(batches)  # the first one waits for workers to start
+    begin, taken = time.monotonic(), 0
+    while True:
+        trainer.train_step(images_BCHW, labels_B, epoch, taken)["loss"].item()
+        taken += 1
+        if taken == steps or time.monotonic() - begin > PATIENCE_SECONDS:
+            return taken, time.monotonic() - begin
+        images_BCHW, labels_B = next(batches)
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2g} GB" if count < 1e10 else f"{count / 1e9:.0f} GB"

@@ -11,22 +11,42 @@ from vitresnas.train.recipe import Recipe
 
 
 def create_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """AdamW; weight decay skips 1-D parameters and the prefix tokens (ViT-ResNAS, section 4)."""
+    """AdamW; weight decay skips 1-D parameters and the prefix tokens (ViT-ResNAS, section 4).
+
+    With `layer_decay` each layer's rate is that factor of the next one's, as in BEiT
+    (arXiv 2106.08254).
+    """
     from timm.optim import create_optimizer_v2
 
+    groups = _by_layer(model, recipe) if recipe.layer_decay < 1 else _by_decay(model, recipe)
+    optimizer = create_optimizer_v2(
+        groups, opt="adamw", lr=recipe.learning_rate, betas=recipe.betas, fused=True
+    )
+    return cast(Optimizer, optimizer)
+
+
+def _by_layer(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    from timm.optim import param_groups_layer_decay
+
+    groups = param_groups_layer_decay(
+        model,
+        weight_decay=recipe.weight_decay,
+        no_weight_decay_list=getattr(model, "no_weight_decay", set)(),
+        layer_decay=recipe.layer_decay,
+    )
+    return cast(list[dict[str, Any]], groups)
+
+
+def _by_decay(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_free = parameter.ndim <= 1 or name.endswith("prefix_tokens")
         (free if is_free else decayed).append(parameter)
-    groups = [
+    return [
         {"params": decayed, "weight_decay": recipe.weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
-    optimizer = create_optimizer_v2(
-        groups, opt="adamw", lr=recipe.learning_rate, betas=recipe.betas, fused=True
-    )
-    return cast(Optimizer, optimizer)
 
 
 def create_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> Any:

@@ -12,7 +12,7 @@ import torch
 from vitresnas.data.share import Share
 from vitresnas.errors import InputError
 from vitresnas.latency.request import resolve_device
-from vitresnas.space import load_architecture, load_space, macs
+from vitresnas.space import load_space, macs
 from vitresnas.train.distributed import ALONE, World
 from vitresnas.train.recipe import SUPERNET, Recipe
 
@@ -80,7 +80,7 @@ def _is_small(recipe: Recipe) -> bool:
     """
     if recipe.task == SUPERNET:
         return macs(load_space(recipe.space).largest) < SMALL_MACS
-    return macs(load_architecture(recipe.architecture)) < SMALL_MACS
+    return macs(recipe.network) < SMALL_MACS
 
 
 def _cores() -> int:

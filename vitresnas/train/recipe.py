@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 
 from vitresnas.data.augmentation import Augmentation
 from vitresnas.data.mixing import Mixing
@@ -11,9 +12,11 @@ from vitresnas.data.sampling import SHUFFLED, check_sampling
 from vitresnas.data.unreadable import UNREADABLE_SHARE
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject
+from vitresnas.space import Architecture, load_architecture
 from vitresnas.supernet.samplers import MULTI_ARCHITECTURE, load_sampler
 
 SUPERNET, RETRAIN = "supernet", "retrain"
+HARD, SOFT = "hard", "soft"  # labels of a teacher
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,12 @@ class Recipe:
     task: str  # "supernet": the weights of a whole space; "retrain": one network
     space: str = "digits"  # a space by name or file, for super-networks
     architecture: str = ""  # an architecture as load_architecture reads it, for retraining
-    init: str = "random"  # retraining: "random", or "inherited" from `supernet`
+    init: str = "random"  # retraining: "random", "inherited" from `supernet`, or "trained"
     supernet: str = ""  # a super-network directory, for inherited weights
+    image_size: int = 0  # retraining: the side of the images; 0 is what the architecture says
+    teacher: str = ""  # retraining: a network of timm or a model directory, for distillation
+    distillation: str = "hard"  # the teacher's first choice; "soft": its whole distribution
+    temperature: float = 3.0  # of soft labels
     data: str = "digits"  # as load_data reads it; empty: the command must name images
     sampling: str = SHUFFLED  # "shuffled", or "balanced": every class equally often
     unreadable_share: float = UNREADABLE_SHARE  # of the images, that may be left out
@@ -78,8 +85,14 @@ class Recipe:
             raise InputError(f"layer_decay is {self.layer_decay}: use more than 0 and at most 1")
         if self.layer_decay < 1 and self.task == SUPERNET:
             raise InputError("layer_decay is for one network: leave it out for a super-network")
-        if self.init not in ("random", "inherited"):
-            raise InputError(f"init is {self.init!r}: use random or inherited")
+        if self.init not in ("random", "inherited", "trained"):
+            raise InputError(f"init is {self.init!r}: use random, inherited or trained")
+        if self.distillation not in (HARD, SOFT):
+            raise InputError(f"distillation is {self.distillation!r}: use {HARD} or {SOFT}")
+        if not 0 < self.temperature < math.inf:
+            raise InputError(f"temperature is {self.temperature}: use a number above 0")
+        if self.teacher and self.mixing.tokens:
+            raise InputError("a teacher says nothing about tokens: use one of it and token labels")
         if self.init == "inherited" and not self.supernet:
             raise InputError(
                 "inherited weights need a super-network to inherit from: add --supernet DIR, "
@@ -93,6 +106,21 @@ class Recipe:
     def parts(self) -> int:
         """Into how many equal groups the images of a batch fall, each for networks of its own."""
         return load_sampler(self.sampler).parts(self.groups) if self.task == SUPERNET else 1
+
+    @cached_property
+    def network(self) -> Architecture:
+        """The network to retrain; its classes become the data's. Raises InputError."""
+        network = load_architecture(self.architecture)
+        if self.image_size:
+            network = network.resized(self.image_size)
+        if self.teacher and self.init == "random":
+            network = replace(network, prefix_tokens=2)
+        if self.teacher and network.prefix_tokens != 2:
+            raise InputError(
+                f"the network {self.architecture} has no distillation token to learn from a "
+                "teacher: use --init random, or leave --teacher out"
+            )
+        return network
 
     def to_json(self) -> JsonObject:
         return asdict(self)

@@ -9,6 +9,7 @@ from vitresnas.data.augmentation import Augmentation
 from vitresnas.data.mixing import Mixing
 from vitresnas.errors import InputError
 from vitresnas.space import load_space
+from vitresnas.train.imagenet_recipes import IMAGENET_RECIPES
 from vitresnas.train.recipe import RETRAIN, SUPERNET, Recipe
 
 
@@ -156,6 +157,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "cifar-supernet": cifar_supernet,
     "digits-retrain": digits_retrain,
     "cifar-retrain": cifar_retrain,
+    **IMAGENET_RECIPES,
 }
 
 

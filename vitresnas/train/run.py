@@ -9,6 +9,7 @@ import torch
 
 from vitresnas.data.by_class import images_by_class
 from vitresnas.data.load import Data, load_data
+from vitresnas.data.stand_in import stand_in
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject, read_lines, storage_errors
 from vitresnas.train.checkpoints import keep_newest
@@ -70,9 +71,13 @@ def _claim(stack: contextlib.ExitStack, out: Path, identity: JsonObject) -> None
 
 
 def look(recipe: Recipe, *, device: str = "auto", workers: int | None = None) -> DryRun:
-    """What `run` would train, and how long it would take; writes nothing."""
+    """What `run` would train, and how long it would take; writes nothing.
+
+    A recipe that brings no images is timed on noise of the same size.
+    """
     place = choose_place(recipe, device, workers)
-    data, task = _prepare(recipe)
+    data = _read(recipe) if recipe.data else stand_in(image_size(recipe))
+    task = create_task(recipe, data)
     with threads_of(place):
         return dry_run(recipe, data, task, place)
 
@@ -80,7 +85,7 @@ def look(recipe: Recipe, *, device: str = "auto", workers: int | None = None) ->
 def run_identity(recipe: Recipe, data: Data, task: Task) -> JsonObject:
     """What two commands must share to be one run; files count by content, not by path."""
     shaping = recipe.to_json()
-    for path in ("space", "architecture", "supernet"):
+    for path in ("space", "architecture", "supernet", "teacher"):
         del shaping[path]
     shaping["data"] = f"{data.name} ({data.id})"
     return {**shaping, **task.identity()}
@@ -92,10 +97,14 @@ def _prepare(recipe: Recipe) -> tuple[Data, Task]:
             f"{recipe.name} brings no images: give --data a folder with one folder of images per "
             "class, or a folder of Parquet files or of WebDataset shards"
         )
-    data = load_data(
+    data = _read(recipe)
+    return data, create_task(recipe, data)
+
+
+def _read(recipe: Recipe) -> Data:
+    return load_data(
         recipe.data, image_size=image_size(recipe), unreadable_share=recipe.unreadable_share
     )
-    return data, create_task(recipe, data)
 
 
 def _finish(trainer: Trainer, data: Data, out: Path, identity: JsonObject) -> None:

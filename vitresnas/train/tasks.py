@@ -21,15 +21,21 @@ from vitresnas.data.streams import stream
 from vitresnas.errors import DataError
 from vitresnas.files import JsonObject
 from vitresnas.models import ViTRes, create_model
-from vitresnas.models.model_directory import save_model
-from vitresnas.space import Architecture, SearchSpace, load_architecture, load_space, macs
+from vitresnas.models.model_directory import find_model, load_model, save_model
+from vitresnas.space import Architecture, SearchSpace, load_space, macs
 from vitresnas.supernet.directory import load_supernet, save_supernet
 from vitresnas.supernet.samplers import load_sampler
 from vitresnas.supernet.sorting import sort_channels
 from vitresnas.supernet.supernet import Supernet
 from vitresnas.train.evaluate import Score, evaluate
-from vitresnas.train.objectives import Objective, classification, in_place_distillation
+from vitresnas.train.objectives import (
+    Objective,
+    classification,
+    in_place_distillation,
+    teaching,
+)
 from vitresnas.train.recipe import SUPERNET, Recipe
+from vitresnas.train.teacher import Teacher
 
 RANDOM_REPORTED = 3  # random sub-networks in a super-network's report
 
@@ -84,7 +90,7 @@ def image_size(recipe: Recipe) -> int:
     """The side of the images that a recipe's networks read."""
     if recipe.task == SUPERNET:
         return load_space(recipe.space).image_size
-    return load_architecture(recipe.architecture).image_size
+    return recipe.network.image_size
 
 
 def supernet_space(recipe: Recipe, data: Data) -> SearchSpace:
@@ -194,7 +200,7 @@ class RetrainTask:
 
     def __init__(self, recipe: Recipe, classes: int) -> None:
         self.recipe = recipe
-        self.architecture = load_architecture(recipe.architecture)
+        self.architecture = recipe.network
         self.model: ViTRes
         if recipe.init == "inherited":
             supernet = load_supernet(recipe.supernet)
@@ -204,10 +210,19 @@ class RetrainTask:
             self._check_classes(self.architecture.classes, "the architecture", classes)
             self.model = self._create()
             self._start_from(supernet.extract(self.architecture))
+        elif recipe.init == "trained":
+            trained = load_model(find_model(recipe.architecture))
+            self._check_classes(trained.architecture.classes, "the network", classes)
+            self.model = self._create()
+            self._start_from(trained.at_resolution(self.architecture.image_size))
         else:
             # Only the classifier knows the classes, and it starts from random numbers anyway.
             self.architecture = replace(self.architecture, classes=classes)
             self.model = self._create()
+
+        self.teacher: Teacher | None = None
+        if recipe.teacher:
+            self.teacher = Teacher(recipe.teacher, classes, self.architecture.image_size)
 
     def _start_from(self, trained: ViTRes) -> None:
         """Take its weights; a patch head, which only training needs, may be missing on one side."""
@@ -227,16 +242,25 @@ class RetrainTask:
 
     @property
     def objective(self) -> Objective:
-        return classification
+        if self.teacher is None:
+            return classification
+        recipe = self.recipe
+        return partial(teaching, labels=recipe.distillation, temperature=recipe.temperature)
 
     @property
     def description(self) -> str:
-        return f"network {self.architecture.id}, {self.recipe.init} weights"
+        teacher = f", taught by {self.recipe.teacher}" if self.recipe.teacher else ""
+        return (
+            f"network {self.architecture.id} at {self.architecture.image_size} pixels, "
+            f"{self.recipe.init} weights{teacher}"
+        )
 
     def identity(self) -> JsonObject:
         identity: JsonObject = {"architecture_id": self.architecture.id}
-        if self.recipe.init == "inherited":
+        if self.recipe.init != "random":
             identity["initial_weights"] = _weights_digest(self.model)
+        if self.teacher is not None:
+            identity["teacher_weights"] = _weights_digest(self.teacher.model)
         return identity
 
     def begin_epoch(self, epoch: int, optimizer: Optimizer, averages: Sequence[nn.Module]) -> None:
@@ -245,7 +269,10 @@ class RetrainTask:
     def heads(
         self, images_BCHW: Tensor, epoch: int, step: int, piece: Piece
     ) -> Mapping[str, Tensor]:
-        return self.model.forward_heads(images_BCHW)
+        logits = self.model.forward_heads(images_BCHW)
+        if self.teacher is not None:
+            logits["teacher"] = self.teacher(images_BCHW)
+        return logits
 
     def expected_macs(self, epoch: int) -> float:
         return macs(self.architecture)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from vitresnas.train.objectives.classification import classification
 from vitresnas.train.objectives.in_place import in_place_distillation
+from vitresnas.train.objectives.teaching import teaching
 
 Objective = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
 
-__all__ = ["Objective", "classification", "in_place_distillation"]
+__all__ = ["Objective", "classification", "in_place_distillation", "teaching"]
