@@ -169,7 +169,12 @@ def test_memory_is_what_autograd_keeps(toy_retrain, digits):
 
 def test_a_look_without_data_reads_noise_of_its_size(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["--recipe", "cifar-nano-supernet", "--dry-run", "--workers", "0"]) == 0
+    assert (
+        main(
+            ["--recipe", "cifar-nano-supernet", "--dry-run", "--workers", "0", "--batch-size", "8"]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "noise in place of CIFAR-10, 45000 training images" in printed
     assert "memory    about" in printed and "total     about" in printed

@@ -14,7 +14,6 @@ from vitresnas.data.share import Piece
 from vitresnas.errors import InputError
 from vitresnas.models.model_directory import load_model
 from vitresnas.supernet import load_supernet
-from vitresnas.supernet.samplers import SAMPLERS
 from vitresnas.train.__main__ import main
 from vitresnas.train.place import Place
 from vitresnas.train.run import run, run_identity
@@ -64,9 +63,9 @@ def test_the_sandwich_teaches_every_network_what_the_largest_says(plain, digits,
     torch.testing.assert_close(found["taught"], expected[0])
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_learns_with_token_labels_and_resumes(plain, digits, tmp_path, sampler):
-    recipe = replace(plain, sampler=sampler, batch_size=192, epochs=2, mixing=TOKENS)
+@pytest.mark.parametrize("sampler", ["multi-architecture", "sandwich"])
+def test_samplers_with_token_labels_resume(plain, digits, tmp_path, sampler):
+    recipe = replace(plain, sampler=sampler, batch_size=384, epochs=2, mixing=TOKENS)
     run(recipe, tmp_path / "whole", device="cpu")
     supernet = load_supernet(tmp_path / "whole")
     assert supernet.network.patch_head is not None
@@ -76,7 +75,7 @@ def test_every_sampler_learns_with_token_labels_and_resumes(plain, digits, tmp_p
     identity = run_identity(recipe, digits, task)
     steps = iter(range(1000))
     with pytest.raises(KeyboardInterrupt):
-        Trainer(task, digits, recipe, PLACE).fit(killed, identity, lambda: next(steps) == 7)
+        Trainer(task, digits, recipe, PLACE).fit(killed, identity, lambda: next(steps) == 2)
     run(recipe, killed, device="cpu")
     assert_equal_runs(killed, tmp_path / "whole")
 
@@ -100,7 +99,7 @@ def test_a_network_inherits_from_a_super_network_with_a_patch_head(
     plain, toy_retrain, digits, tmp_path
 ):
     run(
-        replace(plain, epochs=1, batch_size=192, mixing=TOKENS), tmp_path / "supernet", device="cpu"
+        replace(plain, epochs=1, batch_size=384, mixing=TOKENS), tmp_path / "supernet", device="cpu"
     )
     inherited = replace(toy_retrain, init="inherited", supernet=str(tmp_path / "supernet"))
     assert RetrainTask(inherited, 10).model.patch_head is None
@@ -114,7 +113,7 @@ def test_a_network_inherits_from_a_super_network_with_a_patch_head(
 
 
 def test_the_command_names_the_sampler(toy_space, capsys):
-    base = ["--recipe", "digits-supernet", "--space", str(toy_space), "--batch-size", "64"]
+    base = ["--recipe", "digits-supernet", "--space", str(toy_space), "--batch-size", "16"]
     assert main([*base, "--sampler", "sandwich", "--groups", "4", "--dry-run"]) == 0
     assert "sandwich sampling" in capsys.readouterr().out
     assert main([*base, "--sampler", "greedy"]) == 2
