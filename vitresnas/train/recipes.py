@@ -90,7 +90,8 @@ def cifar_nano_supernet() -> Recipe:
 def cifar_nano_quick_supernet() -> Recipe:
     """`cifar-nano-supernet` in a fifth of its epochs: enough to rank networks, not to use them.
 
-    The super-network behind bench/replay. Small batches, since a short schedule needs its steps.
+    Paper: ViT-ResNAS, section 3.3, cut short: the super-network behind bench/replay. Small batches,
+    since a short schedule needs its steps.
     Command: vitresnas train --recipe cifar-nano-quick-supernet --data DIR --out DIR
     Cost: half an hour of one CPU core for CIFAR-10, says --dry-run.
     """
