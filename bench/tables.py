@@ -181,6 +181,36 @@ def rank_agreement(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
         )
 
 
+def search_cost(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
+    """A line per target and method: what it spent, what it found, and since when its median has
+    been as good as what evolution ends with. Ratios are of what evolution spent."""
+    yield (
+        "at least, images/s", "method", "image evaluations", "final true rank: median, mean (95 %)",
+        "found the best", "as good as evolution from", "in all over in all",
+        "in all over as good from", "as good from over as good from",
+    )  # fmt: skip
+    for row in rows:
+        yardstick = next(
+            other
+            for other in rows
+            if (other["method"], other["target_images_per_second"])
+            == ("evolution", row["target_images_per_second"])
+        )
+        total, first = "image_evaluations_median", "evolutions_rank_reached_at"
+        low, high = row["final_rank_mean_interval_95"]
+        ratios = [(yardstick[total], row[total]) if row[first] else None]
+        ratios += [(yardstick[name], row[first]) if row[first] else None for name in (total, first)]
+        yield (
+            f"{row['target_images_per_second']:,.0f}",
+            f"{row['method']}: {row['what']}",
+            f"{row[total]:,.0f}",
+            f"{row['final_rank_median']:g}, {row['final_rank_mean']:.1f} ({low:.1f} to {high:.1f})",
+            f"{row['found_the_best_share']:.0%}",
+            f"{row[first]:,}" if row[first] else "never",
+            *(f"{ratio[0] / ratio[1]:.1f}" if ratio else "-" for ratio in ratios),
+        )
+
+
 # By how a result file's path begins, or its folder: the list of rows, and the views of it.
 KINDS: dict[str, tuple[str, dict[str, Callable[[Sequence[Row]], Iterable[Sequence[str]]]]]] = {
     "kernels": ("rows", {"summary": kernels, "rows": kernel_rows}),
@@ -188,6 +218,7 @@ KINDS: dict[str, tuple[str, dict[str, Callable[[Sequence[Row]], Iterable[Sequenc
     "ahead-of-time": ("rows", {"summary": ahead_of_time, "rows": ahead_of_time_rows}),
     "latency_table": ("conditions", {"summary": latency_table}),
     "rank_agreement": ("agreements", {"summary": rank_agreement}),
+    "search_cost": ("rows", {"summary": search_cost}),
 }
 
 
