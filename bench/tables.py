@@ -211,6 +211,25 @@ def search_cost(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
         )
 
 
+def search_fronts(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
+    """A strategy under one target, or over the whole front, beside random draws."""
+    yield "measure", "strategy", "networks scored", "mean (95 %)", "better than random by (95 %)"
+    for row in rows:
+        target = row["target_images_per_second"]
+        values = []
+        for name in ("mean", "better_than_random_by"):
+            numbers = (row[name], *row[f"{name}_interval_95"])
+            mean, low, high = (f"{number:.{1 if target else 3}f}" for number in numbers)
+            values.append(f"{mean} ({low} to {high})")
+        yield (
+            f"true rank at {target:,.0f} images/s" if target else "hypervolume of the true front's",
+            row["strategy"],
+            f"{row['networks_scored']:.0f}",
+            values[0],
+            "-" if row["strategy"] == "random" else values[1],
+        )
+
+
 # By how a result file's path begins, or its folder: the list of rows, and the views of it.
 KINDS: dict[str, tuple[str, dict[str, Callable[[Sequence[Row]], Iterable[Sequence[str]]]]]] = {
     "kernels": ("rows", {"summary": kernels, "rows": kernel_rows}),
@@ -219,6 +238,7 @@ KINDS: dict[str, tuple[str, dict[str, Callable[[Sequence[Row]], Iterable[Sequenc
     "latency_table": ("conditions", {"summary": latency_table}),
     "rank_agreement": ("agreements", {"summary": rank_agreement}),
     "search_cost": ("rows", {"summary": search_cost}),
+    "search_fronts": ("rows", {"summary": search_fronts}),
 }
 
 
