@@ -200,7 +200,7 @@ def rank_after(curve: Curve, images: int) -> float:
     return float(known[-1]) if known else np.inf
 
 
-def interval_of_mean(values: npt.NDArray[np.int64]) -> list[float]:
+def interval_of_mean(values: npt.NDArray[Any]) -> list[float]:
     """95 % percentile bootstrap over seeds."""
     drawn = np.random.default_rng(0).choice(values, (4000, len(values))).mean(axis=1)
     return [round(float(value), 3) for value in np.quantile(drawn, (0.025, 0.975))]

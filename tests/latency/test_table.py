@@ -63,6 +63,14 @@ def test_the_condition_asked_for_is_selected(make_table, table):
         select_table(tables, batch_size=4, dtype="fp32")
 
 
+def test_where_only_the_runtime_is_left_open_eager_is_taken(make_table, table):
+    compiled = make_table(runtime="compile")
+    assert select_table([compiled, table]) is table
+    assert select_table([compiled, table], runtime="compile") is compiled
+    with pytest.raises(MismatchError, match="holds 2 conditions"):
+        select_table([make_table(runtime="compile", batch_size=8), table])
+
+
 @pytest.mark.parametrize(
     "asked",
     [

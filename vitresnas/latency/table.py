@@ -230,6 +230,7 @@ def select_table(
 ) -> LatencyTable:
     """The one condition that matches; None asks nothing of a field.
 
+    Of conditions that differ in their runtime alone eager is taken, as where tables are made.
     `device` is a name as in `Condition.device`. Raises MismatchError, listing what is there and the
     command that adds what was asked for, when no condition matches or several do.
     """
@@ -241,14 +242,18 @@ def select_table(
         "runtime": runtime,
         "threads": threads,
     }
+    fields = [name for name in wanted if name != "runtime"]
     wanted = {name: value for name, value in wanted.items() if value is not None}
     matching = [
         table
         for table in tables
         if all(getattr(table.condition, name) == value for name, value in wanted.items())
     ]
-    if len(matching) == 1:
-        return matching[0]
+    others = {tuple(getattr(table.condition, name) for name in fields) for table in matching}
+    eager = [table for table in matching if table.condition.runtime == "eager"]
+    for found in (matching, eager if len(others) == 1 else []):
+        if len(found) == 1:
+            return found[0]
     asked = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in wanted.items())
     there = "; ".join(_describe(table.condition) for table in matching or tables)
     if matching:

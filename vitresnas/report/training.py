@@ -46,7 +46,8 @@ class Run:
             metrics=_lines(folder / METRICS),
             processes=_lines(folder / PROCESSES),
             rollbacks=_lines(folder / ROLLBACKS),
-            result=read_json(folder / RESULT, "training_result") if finished else {},
+            # What version 2 added is not shown here.
+            result=read_json(folder / RESULT, "training_result", 2, {1: dict}) if finished else {},
         )
 
     @property
