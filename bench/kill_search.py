@@ -1,6 +1,6 @@
 """Kill a search with SIGKILL and run it again: is its result identical?
 
-    python bench/kill_search.py formula                # at every line of the log, all strategies
+    python bench/kill_search.py formula                # at every line: evolution, random, nsga2
     python bench/kill_search.py digits --kills 10      # the real search, at random moments
 
 `formula` kills forks of this process before, amid and after every append to the evaluation log.
