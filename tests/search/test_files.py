@@ -26,6 +26,9 @@ def test_a_folder_belongs_to_the_search_that_claimed_it(tmp_path):
     other = {**SETTINGS, "space": {"name": "digits", "id": "xyz"}}
     with pytest.raises(MismatchError, match=r"space\.id 'abc', this command's is 'xyz'"):
         claim_folder(tmp_path, other)
+    less = {name: value for name, value in SETTINGS.items() if name != "seed"}
+    with pytest.raises(MismatchError, match="a search with seed, which this command does not ask"):
+        claim_folder(tmp_path, less)
 
 
 def test_times_are_remembered_and_a_new_set_of_networks_is_timed_anew(tmp_path, digits):

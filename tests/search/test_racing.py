@@ -10,12 +10,13 @@ import pytest
 
 from vitresnas.errors import FileFormatError, InputError, MismatchError
 from vitresnas.search import Constraint
-from vitresnas.search.engine import Session
+from vitresnas.search.engine import Session, search
 from vitresnas.search.evolution import Evolution
 from vitresnas.search.guided import Guided
 from vitresnas.search.parts import BLOCK, NETWORKS_PER_PASS, Part, Parts
 from vitresnas.search.racing import Racing, RacingEvaluator
 from vitresnas.search.strategy import Proposal
+from vitresnas.search.surrogate import features
 from vitresnas.space import macs
 
 IMAGES = 950  # the last block is short
@@ -168,3 +169,31 @@ def test_a_log_of_other_parts_is_refused(tmp_path, digits):
 def test_a_race_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(InputError, match="racing runs heats"):
         Racing(**wrong)
+
+
+def test_a_tighter_round_is_raced_among_those_that_keep_it(digits):
+    scorer = Formula()
+    parts = Parts(scorer, None, {"supernet": "formula"})
+    loose, tight = (Constraint("macs", 2e7),), (Constraint("macs", 8e6),)
+    session = Session(digits, scorer, loose, strategy=GUIDED, racing=GUIDED.racing, parts=parts)
+    first = session.run()
+    later = session.round(2, tight, first.history)
+    assert later and all(candidate.macs <= 8e6 for candidate in later)
+    best = min(later, key=lambda candidate: candidate.rank)
+    known = [found for found in first.history if found.macs <= 8e6]
+    assert best.score.images == IMAGES or any(found.rank < best.rank for found in known)
+    estimated = next(found for found in later if found.score.images < IMAGES)
+    settled = session.settle(estimated)
+    assert settled.score.images == IMAGES and settled.parents == estimated.parents
+    truth = scorer.mean(settled.architecture)
+    assert settled.score.negative_log_likelihood == pytest.approx(truth, abs=1e-7)
+
+
+def test_equal_scores_teach_nothing_and_stop_nothing(digits):
+    result = search(digits, lambda _: 0.5, ("macs=2e7",), GUIDED)
+    assert {candidate.score.negative_log_likelihood for candidate in result.history} == {0.5}
+
+
+def test_features_of_no_network_have_their_width(digits):
+    (one,) = features(digits, [digits.largest])
+    assert features(digits, []).shape == (0, len(one))

@@ -34,6 +34,7 @@ from vitresnas.train.place import Place
 from vitresnas.train.run import run, run_identity
 from vitresnas.train.tasks import create_task
 from vitresnas.train.trainer import Trainer
+from vitresnas.train.watch import Setback
 
 PLACE = Place(torch.device("cpu"), checkpoint_seconds=0)
 
@@ -296,3 +297,8 @@ def test_sigterm_to_all_still_saves_the_step(toy_retrain, nursery, tmp_path):
     assert child.wait() != 0
     assert "KeyboardInterrupt" in child.log.read_text()
     assert saved_steps(tmp_path)[-1] >= 17
+
+
+def test_a_setback_travels_between_processes():
+    setback = pickle.loads(pickle.dumps(Setback(7, "the loss is nan")))
+    assert (setback.step, str(setback)) == (7, "the loss is nan")

@@ -12,14 +12,19 @@ from typing import Any, cast
 from torch import Tensor
 
 from vitresnas.data import Augmentation, Data, Mixing, load_data
+from vitresnas.errors import TrainingDiverged
 from vitresnas.fidelity.request import Training
 from vitresnas.fidelity.score import Scores, score
 from vitresnas.files import Fields, JsonObject
 from vitresnas.space import Architecture
-from vitresnas.train.place import choose_place, threads_of
+from vitresnas.train.place import Place, choose_place, threads_of
 from vitresnas.train.recipe import RETRAIN, Recipe
+from vitresnas.train.rollbacks import CURE
 from vitresnas.train.tasks import create_task
 from vitresnas.train.trainer import Trainer
+from vitresnas.train.watch import Setback
+
+_SETBACKS = 3  # of one training, then it is given up
 
 
 @dataclass(frozen=True)
@@ -105,12 +110,25 @@ class Bench:
         place = choose_place(recipe, self.device, workers=0)
         place = replace(place, threads=max(1, place.threads // self.workers))
         with threads_of(place):
-            trainer = Trainer(create_task(recipe, self._images), self._images, recipe, place)
-            for epoch in range(recipe.epochs):
-                trainer.train_epoch(epoch)
+            trainer = self._trained(recipe, place)
             model = trainer.model.eval()
             found = score(lambda images_BCHW: cast(Tensor, model(images_BCHW)), trainer.holdout)
         return Trained(training.architecture.id, training.seed, found, time.monotonic() - began)
+
+    def _trained(self, recipe: Recipe, place: Place) -> Trainer:
+        """From the start once more where a step went wrong, without that step."""
+        left_out: set[int] = set()
+        while True:
+            trainer = Trainer(create_task(recipe, self._images), self._images, recipe, place)
+            try:
+                for epoch in range(recipe.epochs):
+                    trainer.train_epoch(epoch, left_out.__contains__)
+            except Setback as setback:
+                if len(left_out) == _SETBACKS:
+                    raise TrainingDiverged(f"{setback}: {CURE}") from None
+                left_out.add(setback.step)
+            else:
+                return trainer
 
     @property
     def _images(self) -> Data:

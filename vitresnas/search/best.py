@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         print_json(_document(found, constraints))
     else:
-        print(summary(found, constraints))
+        print(summary(found, constraints, result.largest.candidate.score.images))
     return 0
 
 
@@ -116,14 +116,16 @@ def _document(found: Finalist, constraints: Sequence[Constraint]) -> JsonObject:
     return {"best": found.to_json(), "constraints": [one.to_json() for one in constraints]}
 
 
-def summary(found: Finalist, constraints: Sequence[Constraint]) -> str:
-    """A few lines for people."""
+def summary(found: Finalist, constraints: Sequence[Constraint], images: int = 0) -> str:
+    """A few lines for people. images: that a full score is on."""
     candidate = found.candidate
     lines = [
         f"{candidate.id}: negative log-likelihood {candidate.score.negative_log_likelihood:.4f}"
     ]
     if candidate.score.accuracy is not None:
         lines[0] += f", accuracy {candidate.score.accuracy:.4f}"
+    if 0 < candidate.score.images < images:
+        lines[0] += f", estimated: it met {candidate.score.images} of {images} images"
     lines += [f"  {one}: predicted {candidate.cost(one.name):,.6g}" for one in constraints]
     if found.speed:
         low, high = found.speed.interval_95

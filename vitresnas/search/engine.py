@@ -133,6 +133,14 @@ class Session:
         lean = find_lean(self.space, constraints, self.throughput)
         problem = Problem(self.space, constraints, self.throughput, lean, tuple(seen))
         before = len(self.evaluator.candidates)
+        if isinstance(self.evaluator, RacingEvaluator):
+            self.evaluator.admits = problem.admits
         assert self.strategy is not None
         self.strategy(problem, self.evaluator, Random(f"{self.seed}/{number}"))
         return tuple(self.evaluator.candidates[before:])
+
+    def settle(self, found: Candidate) -> Candidate:
+        """The candidate with its score on all images, which a race may have spared it."""
+        if isinstance(self.evaluator, Evaluator):
+            return found
+        return self.evaluator.one(Proposal(found.architecture, found.parents))

@@ -200,7 +200,7 @@ def _try_compared(job: Job) -> None:
     """Run every existing model once: one that cannot run is found before the search, not after."""
     models, condition = [one.model for one in job.compare], job.table.condition
     for label, guest in guests(models, condition.batch_size, job.device).items():
-        prepare_guest(label, guest, condition.dtype)
+        prepare_guest(label, guest, condition.dtype, condition.runtime)
 
 
 def _check_target(job: Job) -> None:

@@ -43,6 +43,7 @@ class Proof:
     each network, where this machine can tell. search_on: (round, bounds on predictions by name,
     candidates so far) -> more candidates. report: told each sentence that a watching user should
     read. compare: existing models, which the timer times too and whose times it returns last.
+    settle: gives a finalist its score on all images, where it was estimated on a part of them.
     """
 
     target: Target
@@ -55,6 +56,7 @@ class Proof:
     constraints: tuple[Constraint, ...] = ()
     measure: Measure = lambda networks: [{} for _ in networks]
     compare: tuple[ComparedModel, ...] = ()
+    settle: Callable[[Candidate], Candidate] = lambda found: found
 
     def predicted(self, candidate: Candidate) -> float:
         """The prediction in the target's unit: images per second, or times the largest."""
@@ -95,7 +97,7 @@ def prove(result: SearchResult, proof: Proof) -> SearchResult:
             with contextlib.suppress(UnreachableTarget):
                 extra = proof.search_on(number, least, tuple(pool))
             pool += extra
-        chosen = _finalists(pool, least, timed)
+        chosen = [proof.settle(found) for found in _finalists(pool, least, timed)]
         if not chosen:
             break
         largest, finalists, compared = time_finalists(proof, result.largest.candidate, chosen)

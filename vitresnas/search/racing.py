@@ -14,7 +14,7 @@ with, which lies above the best score.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +28,7 @@ from vitresnas.search.evaluate import Progress, candidate_of
 from vitresnas.search.parts import BLOCK, Part, Parts
 from vitresnas.search.strategy import Proposal
 from vitresnas.search.surrogate import features, interpolation
-from vitresnas.space import SearchSpace
+from vitresnas.space import Architecture, SearchSpace
 
 Array = npt.NDArray[np.float64]
 
@@ -119,6 +119,7 @@ class RacingEvaluator:
         self._runners: dict[str, _Runner] = {}
         self._finished: list[_Runner] = []
         self._heats = 0
+        self.admits: Callable[[Architecture], bool] = lambda _: True  # in the round that runs
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -154,7 +155,9 @@ class RacingEvaluator:
                 self._runners[proposal.architecture.id] = self._enter(proposal)
         self._heats += 1
         heat = [self._runners[proposal.architecture.id] for proposal in proposals]
-        best = min((float(runner.losses_I.mean()) for runner in self._finished), default=np.inf)
+        # Only against who may win: a later round excludes networks that lead by their score.
+        rivals = (other for other in self._finished if self.admits(other.entry.architecture))
+        best = min((float(other.losses_I.mean()) for other in rivals), default=np.inf)
         while running := [runner for runner in heat if runner.running]:
             self._look(running)
             for runner in running:

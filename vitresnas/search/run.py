@@ -214,6 +214,7 @@ def _search_and_prove(
                 log=out / BATCH_1_LOG,
             ),
             compare=job.compare,
+            settle=_settle(session),
         )
         say(f"timing {FINALISTS} finalists beside the largest network{_and(models)}")
         return prove(result, proof)
@@ -233,6 +234,14 @@ def _search_on(session: Session) -> SearchOn:
             return session.round(number, tighter, seen)
 
     return search_on
+
+
+def _settle(session: Session) -> Callable[[Candidate], Candidate]:
+    def settle(found: Candidate) -> Candidate:
+        with threads(1):
+            return session.settle(found)
+
+    return settle
 
 
 def _unmeasured(job: Job, best: Finalist) -> Finalist:

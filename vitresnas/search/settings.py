@@ -29,3 +29,10 @@ def claim_folder(out: Path, settings: JsonObject) -> None:
     check_folder(out, settings)
     if not (out / SETTINGS).exists():
         write_json(out / SETTINGS, KIND, settings)
+        return
+    theirs = flattened(read_json(out / SETTINGS, KIND))
+    if more := sorted(theirs.keys() - flattened(settings).keys() - {"schema", "checksum"}):
+        raise MismatchError(
+            f"{out} holds a search with {', '.join(more)}, which this command does not ask for: "
+            "choose another --out, or repeat the command that began it"
+        )

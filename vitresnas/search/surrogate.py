@@ -33,7 +33,8 @@ _IMAGE = (3.0, 30.0, 300.0)
 
 def features(space: SearchSpace, architectures: Sequence[Architecture]) -> Array:
     """(N, F): every choice between 0 and 1, 0 for what a skipped block has not, and the costs."""
-    return np.array([_features(space, architecture) for architecture in architectures])
+    rows = [_features(space, architecture) for architecture in architectures]
+    return np.array(rows) if rows else np.empty((0, len(_features(space, space.largest))))
 
 
 @lru_cache(maxsize=1 << 14)
@@ -102,7 +103,7 @@ class Surrogate:
             factor_NN = np.linalg.cholesky(covariance_NN + np.diag(noise_N))
             half_N = np.linalg.solve(factor_NN, y_N)
             # The overall variance is the one that fits best, in closed form.
-            variance = float(half_N @ half_N) / len(y_N)
+            variance = float(half_N @ half_N) / len(y_N) or 1.0  # equal scores: any will do
             likelihood = -0.5 * len(y_N) * math.log(variance) - np.log(np.diag(factor_NN)).sum()
             if likelihood > best:
                 best, self._sizes, self._variance = likelihood, sizes, variance

@@ -26,8 +26,11 @@ class Setback(Exception):
     """Training went wrong by `step` (from 0): a loss or a score that is no number, or a spike."""
 
     def __init__(self, step: int, what: str) -> None:
-        super().__init__(what)
+        super().__init__(step, what)  # both, so that it can travel between processes
         self.step, self.what = step, what
+
+    def __str__(self) -> str:
+        return self.what
 
 
 class Watch:
