@@ -163,15 +163,15 @@ def main() -> int:
     parser.add_argument("what", choices=("formula", "digits"))
     parser.add_argument("--kills", type=int, default=10, help="of the real search")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("arguments", nargs="*", help="of the real search, after --")
-    arguments = parser.parse_args()
+    # argparse takes what follows -- for positional arguments, and has none to give them to.
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    arguments, theirs = parser.parse_args(given[:end]), given[end + 1 :]
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         if arguments.what == "digits":
-            told = kill_the_real_search(
-                arguments.kills, arguments.arguments, folder, arguments.seed
-            )
+            told = kill_the_real_search(arguments.kills, theirs, folder, arguments.seed)
             killed = len(told)
         else:
             killed = 0
