@@ -288,7 +288,11 @@ def kind_of(path: str | os.PathLike[str]) -> str:
             return str(found[1])
     except FileNotFoundError:
         raise InputError(f"there is no file {path}: check the name") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+    except ValueError as error:
+        raise FileFormatError(
+            f"{path} is not JSON ({error}): it was cut short, or is something else; make it anew"
+        ) from error
+    except (KeyError, TypeError, AttributeError, OSError):
         pass
     raise FileFormatError(f'{path} does not begin with a "vitresnas/..." schema: it is not ours')
 
