@@ -115,18 +115,21 @@ def _time_steps(trainer: Trainer, data: Data, epoch: int, room: float) -> tuple[
     size = smallest
     say(f"timing up to {TIMED_STEPS} steps")
     while True:
-        _, seconds = _run(trainer, data, epoch, size, steps=2)
-        if seconds / 2 > LONG_STEP_SECONDS or size * 4 > largest:
+        _, seconds = _run(trainer, data, epoch, size, steps=1)
+        if seconds > LONG_STEP_SECONDS or size * 4 > largest:
             break
         size *= 4
-    if seconds / 2 <= LONG_STEP_SECONDS and recipe.batch_size <= largest:
+    if seconds <= LONG_STEP_SECONDS and recipe.batch_size <= largest:
         size = recipe.batch_size
     steps, seconds = _run(trainer, data, epoch, size, steps=TIMED_STEPS)
     return steps, size, steps * size / seconds
 
 
 def _run(trainer: Trainer, data: Data, epoch: int, size: int, *, steps: int) -> tuple[int, float]:
-    """Take up to so many steps of `size` images, reading them included; how many, and seconds."""
+    """Take up to so many steps of `size` images, reading them included; how many, and seconds.
+
+    An untimed step goes first: kernels are built and chosen in it, which can take seconds.
+    """
     recipe, place = trainer.recipe, trainer.place
     loader = TrainingLoader(
         data.train,
@@ -138,13 +141,14 @@ def _run(trainer: Trainer, data: Data, epoch: int, size: int, *, steps: int) -> 
     )
     batches = itertools.chain.from_iterable(map(loader.epoch, itertools.repeat(epoch)))
     images_BCHW, labels_B = next(batches)  # the first one waits for workers to start
+    trainer.train_step(images_BCHW, labels_B, epoch, 0)["loss"].item()
     begin, taken = time.monotonic(), 0
     while True:
-        trainer.train_step(images_BCHW, labels_B, epoch, taken)["loss"].item()
+        images_BCHW, labels_B = next(batches)
         taken += 1
+        trainer.train_step(images_BCHW, labels_B, epoch, taken)["loss"].item()
         if taken == steps or time.monotonic() - begin > PATIENCE_SECONDS:
             return taken, time.monotonic() - begin
-        images_BCHW, labels_B = next(batches)
 
 
 def _gigabytes(count: int) -> str:
