@@ -230,6 +230,29 @@ def search_fronts(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
         )
 
 
+def samplers(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
+    """A line per sampler: its hundred networks beside the first sampler's, and four networks."""
+    yield (
+        "sampler", "epochs", "trained for", "mean negative log-likelihood of the draws",
+        f"over {rows[0]['sampler']}'s (95 %)", "largest", "median", "smallest", "best found",
+    )  # fmt: skip
+    for row in rows:
+        mean, interval = row["difference"]["mean"], row["difference"]["interval_95"]
+        yield (
+            f"`{row['sampler']}`",
+            str(row["epochs"]),
+            f"{row['training_seconds']:.0f} s",
+            f"{row['mean_negative_log_likelihood']:.3f}",
+            f"{mean:+.3f} ({interval[0]:+.3f} to {interval[1]:+.3f})"
+            if row is not rows[0]
+            else "-",
+            *(
+                f"{100 * row[which]['test_accuracy']:.1f} %"
+                for which in ("largest", "median", "smallest", "best")
+            ),
+        )
+
+
 # By how a result file's path begins, or its folder: the list of rows, and the views of it.
 KINDS: dict[str, tuple[str, dict[str, Callable[[Sequence[Row]], Iterable[Sequence[str]]]]]] = {
     "kernels": ("rows", {"summary": kernels, "rows": kernel_rows}),
@@ -239,6 +262,7 @@ KINDS: dict[str, tuple[str, dict[str, Callable[[Sequence[Row]], Iterable[Sequenc
     "rank_agreement": ("agreements", {"summary": rank_agreement}),
     "search_cost": ("rows", {"summary": search_cost}),
     "search_fronts": ("rows", {"summary": search_fronts}),
+    "samplers": ("rows", {"summary": samplers}),
 }
 
 

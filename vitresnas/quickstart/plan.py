@@ -19,7 +19,7 @@ from vitresnas.quickstart.spaces import SIDES, candidates
 from vitresnas.quickstart.survey import Survey, survey
 from vitresnas.search.constraint import Target
 from vitresnas.space import SearchSpace, load_space, macs
-from vitresnas.train.place import SMALL_MACS
+from vitresnas.train.place import is_small_step
 from vitresnas.train.progress import clock
 from vitresnas.train.recipe import Recipe
 
@@ -218,7 +218,7 @@ def _spaces(request: Request, images: Survey) -> tuple[SearchSpace, ...]:
 def _pace(space: SearchSpace, batch: int, groups: int, device: str) -> Pace:
     """With the threads that training will use."""
     before = torch.get_num_threads()
-    if device == "cpu" and macs(space.largest) < SMALL_MACS:
+    if device == "cpu" and is_small_step(batch, macs(space.largest)):
         torch.set_num_threads(1)
     try:
         return measure_pace(space, batch, groups, device)

@@ -17,7 +17,7 @@ from vitresnas.train.distributed import ALONE, World
 from vitresnas.train.recipe import SUPERNET, Recipe
 
 CHECKPOINT_SECONDS = 15.0
-SMALL_MACS = 1e8
+SMALL_STEP_MACS = 3e9
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def choose_place(
     cores = max(1, _cores() // world.local_size)
     if workers is None:
         workers = min(cores - 1, 16) if chosen.type == "cuda" else cores // 4
-    threads = 1 if _is_small(recipe) else max(1, cores - workers)
+    small = is_small_step(recipe.batch_size, _image_macs(recipe))
+    threads = 1 if small else max(1, cores - workers)
     return Place(chosen, workers, threads, checkpoint_seconds, world)
 
 
@@ -72,15 +73,20 @@ def threads_of(place: Place) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _is_small(recipe: Recipe) -> bool:
-    """Whether one thread serves better than several.
+def is_small_step(batch_size: int, image_macs: int) -> bool:
+    """Whether one thread serves a step better than several.
 
-    A step of the digits super-network (64 images) takes 0.21 s with one thread; with two, 0.16 s
-    on a quiet machine of 2 cores and more than 2 s on a busy one, where threads wait in turns.
+    A step of the digits super-network (64 images, 1.5 G MACs at most) takes 0.21 s with one thread;
+    with two, 0.16 s on a quiet machine of 2 cores and more than 2 s on a busy one, where threads
+    wait in turns. A step of cifar-nano's (128 images, 6 G MACs) is worth the cores.
     """
+    return batch_size * image_macs < SMALL_STEP_MACS
+
+
+def _image_macs(recipe: Recipe) -> int:
     if recipe.task == SUPERNET:
-        return macs(load_space(recipe.space).largest) < SMALL_MACS
-    return macs(recipe.network) < SMALL_MACS
+        return macs(load_space(recipe.space).largest)
+    return macs(recipe.network)
 
 
 def _cores() -> int:
