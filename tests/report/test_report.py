@@ -24,7 +24,9 @@ from vitresnas.report.networks import networks
 from vitresnas.report.scale import Axis, number
 from vitresnas.report.search import search_page
 from vitresnas.report.stages import draw_stages
+from vitresnas.search.__main__ import summary
 from vitresnas.search.candidate import Finalist
+from vitresnas.search.picture import draw
 from vitresnas.search.result import SearchResult
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "cpu-xeon-2core"
@@ -131,6 +133,20 @@ def test_a_search_page_shows_every_candidate_and_the_winner():
     stars = [p for p in page.points if "star" in (p["class"] or "")]
     assert {p["data-key"] for p in stars} == {result.best.candidate.id}
     assert not page.links and "://" not in html.replace("http://www.w3.org", "")
+
+
+def test_estimates_on_the_front_are_told_apart(tmp_path):
+    result = SearchResult.load(SEARCH)
+    worse = next(i for i in result.pareto if i != result.best.candidate.id)
+    history = [
+        replace(one, score=replace(one.score, images=40)) if one.id == worse else one
+        for one in result.history
+    ]
+    raced = replace(result, history=tuple(history))
+    rings = [p for p in Page(search_page(raced, "found")).points if "rings" in p["class"]]
+    assert [p["data-key"] for p in rings] == [worse]
+    assert "1 by an estimate" in summary(raced) and "estimate" not in summary(result)
+    draw(raced, tmp_path / "search.png")
 
 
 def test_a_search_page_tells_of_the_proof_and_of_every_constraint():

@@ -36,6 +36,8 @@ class SearchCharts:
         result, best = self.result, self.result.best
         leading = sorted((result.find(i) for i in result.pareto), key=self._cost)
         front = {found.id for found in leading}
+        estimates = [found for found in leading if result.estimated(found)]
+        scored = [found for found in leading if not result.estimated(found)]
         others = [c for c in result.history if c.id not in front]
         losses = [c.score.negative_log_likelihood for c in leading]
         # Over more than two objectives the front is no line in this plane.
@@ -50,7 +52,8 @@ class SearchCharts:
                 Series("candidate", self._points(others), colour="quiet"),
                 Series("after correction", self._points(later(result)), "triangles", "c2"),
                 Series("", line, "line", "strong"),
-                Series("front", self._points(leading), colour="strong"),
+                Series("front", self._points(scored), colour="strong"),
+                Series("front, estimated", self._points(estimates), "rings", "strong"),
                 Series("largest network", (self._largest(),), "squares", "plain"),
                 Series("winner", (self._winner(best),), "stars", "accent"),
             ),

@@ -176,6 +176,7 @@ def _names_throughput(text: str) -> bool:
 def summary(result: SearchResult) -> str:
     """A few lines for people."""
     best, target = result.best, result.target
+    estimates = sum(result.estimated(result.find(one)) for one in result.pareto)
     loss, accuracy = best.candidate.score.negative_log_likelihood, best.candidate.score.accuracy
     lines = [
         f"{result.verdict}: {target['requested']} at batch {target['batch_size']}, "
@@ -201,7 +202,8 @@ def summary(result: SearchResult) -> str:
         f"  test          accuracy {result.test_accuracy:.4f}, extracted, weights "
         + ("fine-tuned" if result.fine_tuned else "inherited"),
         *_by_class(result.per_class),
-        f"  candidates    {len(result.history)}, of which {len(result.pareto)} on the front",
+        f"  candidates    {len(result.history)}, of which {len(result.pareto)} on the front"
+        + (f", {estimates} by an estimate" if estimates else ""),
     ]
     return "\n".join(lines)
 

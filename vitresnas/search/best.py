@@ -98,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         print_json(_document(found, constraints))
     else:
-        print(summary(found, constraints, result.largest.candidate.score.images))
+        images = result.largest.candidate.score.images
+        print(summary(found, constraints, images if result.estimated(found.candidate) else 0))
     return 0
 
 
@@ -117,14 +118,14 @@ def _document(found: Finalist, constraints: Sequence[Constraint]) -> JsonObject:
 
 
 def summary(found: Finalist, constraints: Sequence[Constraint], images: int = 0) -> str:
-    """A few lines for people. images: that a full score is on."""
+    """A few lines for people. images: that a full score is on, where this one is an estimate."""
     candidate = found.candidate
     lines = [
         f"{candidate.id}: negative log-likelihood {candidate.score.negative_log_likelihood:.4f}"
     ]
     if candidate.score.accuracy is not None:
         lines[0] += f", accuracy {candidate.score.accuracy:.4f}"
-    if 0 < candidate.score.images < images:
+    if images:
         lines[0] += f", estimated: it met {candidate.score.images} of {images} images"
     lines += [f"  {one}: predicted {candidate.cost(one.name):,.6g}" for one in constraints]
     if found.speed:

@@ -57,8 +57,15 @@ def _draw_candidates(axes: Axes, speed: SpeedAxis, result: SearchResult) -> None
 
 
 def _draw_front(axes: Axes, speed: SpeedAxis, result: SearchResult) -> None:
-    speeds, losses = speed.points([result.find(identifier) for identifier in result.pareto])
+    front = [result.find(identifier) for identifier in result.pareto]
+    speeds, losses = speed.points(front)
     axes.plot(speeds, losses, "-o", color=_FRONT, markersize=3.5, linewidth=1.2, label="front")
+    estimates = [candidate for candidate in front if result.estimated(candidate)]
+    if estimates:
+        speeds, losses = speed.points(estimates)
+        label = "on the front by an estimate"
+        ring = {"facecolor": "white", "edgecolor": _FRONT, "linewidth": 1.0}
+        axes.scatter(speeds, losses, s=12, zorder=3, label=label, **ring)
 
 
 def _draw_target(axes: Axes, speed: SpeedAxis, result: SearchResult) -> None:

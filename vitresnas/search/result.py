@@ -136,6 +136,10 @@ class SearchResult:
         extra = (candidate for found in self.rounds for candidate in found.candidates)
         return sum(candidate.score.images for candidate in (*self.history, *extra))
 
+    def estimated(self, candidate: Candidate) -> bool:
+        """Whether its score is of a part of the hold-out, as those that leave a race have it."""
+        return 0 < candidate.score.images < self.largest.candidate.score.images
+
     def find(self, identifier: str) -> Candidate:
         """The candidate of the history with this id."""
         return next(found for found in self.history if found.id == identifier)
