@@ -143,7 +143,7 @@ def test_estimates_on_the_front_are_told_apart(tmp_path):
         for one in result.history
     ]
     raced = replace(result, history=tuple(history))
-    rings = [p for p in Page(search_page(raced, "found")).points if "rings" in p["class"]]
+    rings = [p for p in Page(search_page(raced, "found")).points if "rings" in (p["class"] or "")]
     assert [p["data-key"] for p in rings] == [worse]
     assert "1 by an estimate" in summary(raced) and "estimate" not in summary(result)
     draw(raced, tmp_path / "search.png")

@@ -64,8 +64,9 @@ def _draw_front(axes: Axes, speed: SpeedAxis, result: SearchResult) -> None:
     if estimates:
         speeds, losses = speed.points(estimates)
         label = "on the front by an estimate"
-        ring = {"facecolor": "white", "edgecolor": _FRONT, "linewidth": 1.0}
-        axes.scatter(speeds, losses, s=12, zorder=3, label=label, **ring)
+        axes.scatter(
+            speeds, losses, s=12, zorder=3, facecolor="white", edgecolor=_FRONT, label=label
+        )
 
 
 def _draw_target(axes: Axes, speed: SpeedAxis, result: SearchResult) -> None:
