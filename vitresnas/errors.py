@@ -67,3 +67,8 @@ class UnreachableTarget(VitresnasError):
     """No architecture of the space can meet the target; the message names the reachable range."""
 
     exit_code = 3
+
+
+def how_to_install(extra: str) -> str:
+    """What mends a missing package: the project is on no index, so its extras need a checkout."""
+    return f"run `pip install -e '.[{extra}]'` in the checkout"

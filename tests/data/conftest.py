@@ -33,7 +33,7 @@ def image_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write_parquet() -> Callable[..., Path]:
-    reason = 'needs pyarrow: pip install "vitresnas[data]"'
+    reason = 'needs pyarrow: pip install -e ".[data]"'
     pyarrow = pytest.importorskip("pyarrow", reason=reason)
     parquet = pytest.importorskip("pyarrow.parquet", reason=reason)
 

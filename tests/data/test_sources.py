@@ -115,7 +115,7 @@ def test_missing_pyarrow_names_the_command(write_parquet, tmp_path, monkeypatch)
     for name in [name for name in sys.modules if name.startswith("pyarrow")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without_pyarrow)
-    with pytest.raises(InputError, match=r'pip install "vitresnas\[data\]"'):
+    with pytest.raises(InputError, match=r"pip install -e '\.\[data\]'"):
         load_data(tmp_path, image_size=8)
 
 

@@ -62,7 +62,7 @@ torch.save(program.module()(torch.load(sys.argv[2])), sys.argv[3])
 @pytest.fixture
 def needs_onnx():
     for name in ("onnxruntime", "onnx", "onnxscript"):
-        pytest.importorskip(name, reason="needs the extra: pip install 'vitresnas[onnx]'")
+        pytest.importorskip(name, reason="needs the extra: pip install -e '.[onnx]'")
 
 
 def small_model(path: Path, **changes) -> Path:

@@ -22,18 +22,18 @@ def test_where_it_is_missing_the_command_that_installs_it_is_told(monkeypatch, t
     monkeypatch.setattr(sys, "path_importer_cache", {})
     for name in ("onnxruntime", "onnx", "onnxscript"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    with pytest.raises(InputError, match=r"needs onnxruntime, onnx.*pip install 'vitresnas\[onnx"):
+    with pytest.raises(InputError, match=r"needs onnxruntime, onnx.*pip install -e '\.\[onnx"):
         usable_runtime("onnxruntime", "cpu")
     options = ("--runtime", "onnxruntime", "--device", "cpu", "--out", str(tmp_path / "t.json"))
     assert main(options) == 2
-    assert "vitresnas[onnx]" in capsys.readouterr().err
+    assert ".[onnx]" in capsys.readouterr().err
 
 
 class TestInstalled:
     @pytest.fixture(autouse=True)
     def _installed(self):
         for name in ("onnxruntime", "onnx", "onnxscript"):
-            pytest.importorskip(name, reason="needs the extra: pip install 'vitresnas[onnx]'")
+            pytest.importorskip(name, reason="needs the extra: pip install -e '.[onnx]'")
 
     def prepare(self, module, x, operation=None):
         return usable_runtime("onnxruntime", "cpu").prepare(module, x, operation)

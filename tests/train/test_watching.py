@@ -34,12 +34,12 @@ def test_without_wandb_the_flag_tells_how_to_get_it(toy_space, tmp_path, capsys)
     out = tmp_path / "out"
     assert main([*FAST, "--space", str(toy_space), "--out", str(out), "--wandb", "p"]) == 2
     printed = capsys.readouterr().err
-    assert "run `pip install 'vitresnas[watch]'`" in printed and len(printed.splitlines()) == 1
+    assert "run `pip install -e '.[watch]'`" in printed and len(printed.splitlines()) == 1
     assert not out.exists()
 
 
 def test_wandb_gets_what_tensorboard_gets(toy_space, tmp_path, monkeypatch):
-    pytest.importorskip("wandb", reason="needs the extra: pip install 'vitresnas[watch]'")
+    pytest.importorskip("wandb", reason="needs the extra: pip install -e '.[watch]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     out = tmp_path / "out"
     assert main([*FAST, "--space", str(toy_space), "--out", str(out), "--wandb", "p"]) == 0

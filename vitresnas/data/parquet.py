@@ -18,7 +18,7 @@ from PIL import Image
 from vitresnas.data.folder import SPLIT_NAMES
 from vitresnas.data.sources import Source, decode
 from vitresnas.data.splits import Labels
-from vitresnas.errors import DataError, InputError
+from vitresnas.errors import DataError, InputError, how_to_install
 from vitresnas.files import digest
 
 
@@ -51,9 +51,7 @@ def open_parquet(path: Path, files: list[Path]) -> Source:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
-        raise InputError(
-            f'reading {path} needs pyarrow: run pip install "vitresnas[data]"'
-        ) from None
+        raise InputError(f"reading {path} needs pyarrow: {how_to_install('data')}") from None
     by_split: dict[str, list[Path]] = {}
     for file in files:
         name = file.stem.split("-")[0].lower()

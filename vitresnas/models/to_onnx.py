@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitresnas.errors import how_to_install
+
 OPSET = 18  # LayerNormalization came with 17; below 18 torch's newer exporter has to convert down
 INPUT, OUTPUT, BATCH = "images", "logits", "batch"
 NEEDED = ("onnxruntime", "onnx", "onnxscript")
@@ -25,7 +27,7 @@ NEEDED = ("onnxruntime", "onnx", "onnxscript")
 def onnx_missing() -> str | None:
     """Which packages are not here, and the command that brings them; None where all are."""
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        return f"needs {', '.join(missing)}: run `pip install 'vitresnas[onnx]'`"
+        return f"needs {', '.join(missing)}: {how_to_install('onnx')}"
     return None
 
 

@@ -3,7 +3,7 @@
 pymoo keeps the population: ranks, crowding, tournaments, survival. Ours are the draws, crossovers
 and mutations, all of the search space, and that a child which breaks a constraint or is known is
 never scored. Its state is rebuilt by running again on the evaluation log, never from a checkpoint
-of pymoo's. Needs `pip install 'vitresnas[nsga2]'`.
+of pymoo's. Needs the extra `nsga2`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 
-from vitresnas.errors import InputError
+from vitresnas.errors import InputError, how_to_install
 from vitresnas.files import JsonObject
 from vitresnas.search.evolution import Evolution
 from vitresnas.search.guided import Guided
@@ -30,7 +30,7 @@ def check_strategy(name: str, objectives: tuple[str, ...] = ()) -> None:
     if name not in STRATEGIES:
         raise InputError(f"there is no strategy {name!r}: use {', '.join(STRATEGIES)}")
     if name == Nsga2.name and find_spec("pymoo") is None:
-        raise InputError("the strategy nsga2 needs pymoo: pip install 'vitresnas[nsga2]'")
+        raise InputError(f"the strategy nsga2 needs pymoo: {how_to_install('nsga2')}")
     if objectives and name != Nsga2.name:
         raise InputError(f"the strategy {name} minimises the score alone: leave objectives out")
     if objectives:

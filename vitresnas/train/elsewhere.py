@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from vitresnas.errors import InputError
+from vitresnas.errors import InputError, how_to_install
 from vitresnas.files import digest
 from vitresnas.train.recipe import Recipe
 
@@ -24,9 +24,7 @@ def shown_in_wandb(project: str | None, recipe: Recipe, out: Path) -> Iterator[N
         yield
         return
     if importlib.util.find_spec("wandb") is None:
-        raise InputError(
-            "--wandb needs a package that is not here: run `pip install 'vitresnas[watch]'`"
-        )
+        raise InputError(f"--wandb needs a package that is not here: {how_to_install('watch')}")
     import wandb
 
     out.mkdir(parents=True, exist_ok=True)
