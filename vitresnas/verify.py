@@ -62,6 +62,7 @@ def verify(
     """
     import torch
 
+    from vitresnas.latency.cores import threads
     from vitresnas.latency.environment import describe_environment
     from vitresnas.latency.existing import guests
     from vitresnas.latency.measure import time_interleaved
@@ -70,7 +71,7 @@ def verify(
     from vitresnas.models.model_directory import load_model, read_card, update_card
     from vitresnas.search.complete import complete
     from vitresnas.search.prove import speed_of
-    from vitresnas.search.timing import SECONDS, example_images, threads
+    from vitresnas.search.timing import SECONDS, example_images
     from vitresnas.space import Architecture
 
     card = read_card(directory)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from vitresnas.fidelity.result import FidelityResult, Network
 from vitresnas.fidelity.score import Scores, score
 from vitresnas.fidelity.workers import spread
 from vitresnas.files import JsonObject, append_line, read_lines
+from vitresnas.latency.cores import cores
 from vitresnas.latency.environment import describe_environment
 from vitresnas.latency.networks import spaced_networks
 from vitresnas.latency.request import resolve_device
@@ -169,7 +169,7 @@ def _train(
     }
     jobs = sorted(trainings(networks, request), key=lambda job: job.key not in known)
     left = [job for job in jobs if job.key not in known]
-    workers = request.workers or (1 if device.startswith("cuda") else _cores())
+    workers = request.workers or (1 if device.startswith("cuda") else cores())
     bench = Bench(
         alone(recipe, request.epochs),
         request.data,
@@ -194,10 +194,6 @@ def _train(
     for job in sorted(jobs, key=lambda job: job.seed):
         by_network[job.architecture.id].append(known[job.key])
     return {identifier: tuple(found) for identifier, found in by_network.items()}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def files_written(out: Path) -> dict[str, str]:

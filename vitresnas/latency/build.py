@@ -29,6 +29,7 @@ from vitresnas.latency.busy import Watch, busy_warning, load_average, other_cpus
 from vitresnas.latency.calibration import features
 from vitresnas.latency.compared import ExistingModel, misfit
 from vitresnas.latency.condition import Condition
+from vitresnas.latency.cores import threads
 from vitresnas.latency.energy import Energy, fit_energy
 from vitresnas.latency.existing import find_models
 from vitresnas.latency.memory import MemoryCheck, peak_bytes
@@ -409,11 +410,6 @@ def _estimate(run: _Run, calls: Mapping[str, Call]) -> str:
 @contextlib.contextmanager
 def _timing_conditions(run: _Run) -> Iterator[None]:
     """The condition's threads, existing already so that priority reaches them, and no autograd."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(run.condition.threads)
-    torch.randn(1 << 16).exp_()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with threads(run.condition.threads), torch.inference_mode():
+        torch.randn(1 << 16).exp_()
+        yield

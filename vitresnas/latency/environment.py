@@ -10,6 +10,8 @@ import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
+from vitresnas.latency.cores import cores
+
 PACKAGES = ("vitresnas", "torch", "triton", "timm", "numpy")
 
 
@@ -29,7 +31,7 @@ def describe_environment() -> dict[str, object]:
         "device": torch.cuda.get_device_name() if gpu else processor(),
         "architecture": "sm_{}{}".format(*capability) if gpu else platform.machine(),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "driver": driver() if gpu else "",
         "cuda": (torch.version.cuda or "") if gpu else "",

@@ -52,16 +52,6 @@ def _more_on_cpu(call: Callable[[], object]) -> int:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
     """The profiler announces its start and end from C++, past sys.stderr."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

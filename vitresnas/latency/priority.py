@@ -16,6 +16,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from vitresnas.latency.cores import cores
+
 REAL_TIME = "real-time"
 NORMAL = "normal"
 
@@ -25,7 +27,7 @@ _TASKS = Path("/proc/self/task")
 @contextlib.contextmanager
 def measuring_priority(threads: int) -> Iterator[str]:
     """Raise this process's threads for the block; hands out `real-time`, or `normal` if refused."""
-    if threads > _cores() or not _raise():
+    if threads > cores() or not _raise():
         yield NORMAL
         return
     try:
@@ -58,7 +60,3 @@ def _set(policy: int, priority: int) -> None:
         # A thread may end between being listed and being set.
         with contextlib.suppress(ProcessLookupError):
             os.sched_setscheduler(int(task.name), policy, os.sched_param(priority))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

@@ -13,6 +13,8 @@ from typing import Any
 
 from vitresnas.errors import InputError
 from vitresnas.latency.condition import DTYPES, Condition
+from vitresnas.latency.cores import cores
+from vitresnas.latency.environment import processor
 from vitresnas.latency.networks import CALIBRATION_NETWORKS
 from vitresnas.latency.runtime import runtime_name, usable_runtime
 from vitresnas.space.search_space import SearchSpace
@@ -98,8 +100,7 @@ def device_name(device: str) -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_cpu_model()}, {cores} cores"
+    return f"{processor()}, {cores()} cores"
 
 
 def resolve_condition(space: SearchSpace, request: Request) -> Condition:
@@ -141,16 +142,6 @@ def machine(device: str, threads: int | None, libraries: Mapping[str, str]) -> d
         "driver": _driver(device),
         "versions": tuple(sorted(versions.items())),
     }
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
 
 
 def _driver(device: str) -> str:

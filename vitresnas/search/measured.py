@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from vitresnas.latency import Condition
+from vitresnas.latency.cores import threads
 from vitresnas.latency.measure import DTYPES
 from vitresnas.latency.measure_memory import measure_peak
 from vitresnas.search.check import Found
 from vitresnas.search.prove import Measure
-from vitresnas.search.timing import example_images, extracted_timer, remembered, threads
+from vitresnas.search.timing import example_images, extracted_timer, remembered
 from vitresnas.space import Architecture
 from vitresnas.supernet import Supernet
 

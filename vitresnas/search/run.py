@@ -17,6 +17,7 @@ from vitresnas.doors import say
 from vitresnas.errors import MismatchError
 from vitresnas.files import JsonObject, digest, storage_errors
 from vitresnas.latency.compared import ExistingModel
+from vitresnas.latency.cores import threads
 from vitresnas.latency.environment import describe_environment
 from vitresnas.latency.request import device_name
 from vitresnas.models.model_directory import load_model, save_model
@@ -37,7 +38,7 @@ from vitresnas.search.result import SearchResult
 from vitresnas.search.score import SCORING_BATCH, SupernetScorer, score_model
 from vitresnas.search.settings import SETTINGS, check_folder, claim_folder
 from vitresnas.search.strategies import create_strategy, describe
-from vitresnas.search.timing import extracted_timer, remembered, threads
+from vitresnas.search.timing import extracted_timer, remembered
 from vitresnas.search.workers import Scorer, Workers, serve
 from vitresnas.space import SearchSpace, load_space
 from vitresnas.supernet import Supernet

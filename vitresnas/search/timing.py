@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from vitresnas.errors import FileFormatError
 from vitresnas.files import Fields, append_line, read_lines
 from vitresnas.latency import Condition, Measurement
 from vitresnas.latency.compared import ExistingModel
+from vitresnas.latency.cores import threads
 from vitresnas.latency.existing import guests
 from vitresnas.latency.measure import time_interleaved
 from vitresnas.latency.timing import take_samples
@@ -94,14 +94,3 @@ def example_images(architecture: Architecture, batch_size: int, device: str) -> 
     side = architecture.image_size
     images_BCHW = torch.randn(batch_size, architecture.channels, side, side, generator=generator)
     return images_BCHW.to(device)
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Run with this many CPU threads per operation."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from vitresnas.data.share import Share
 from vitresnas.errors import InputError
+from vitresnas.latency.cores import cores, threads
 from vitresnas.latency.request import resolve_device
 from vitresnas.space import load_space, macs
 from vitresnas.train.distributed import ALONE, World
@@ -48,12 +47,12 @@ def choose_place(
     if not checkpoint_seconds >= 0:
         raise InputError(f"checkpoint_seconds is {checkpoint_seconds}: use 0 or more")
     share(recipe, world).check(recipe.batch_size, recipe.parts)
-    cores = max(1, _cores() // world.local_size)
+    own = max(1, cores() // world.local_size)
     if workers is None:
-        workers = min(cores - 1, 16) if chosen.type == "cuda" else cores // 4
+        workers = min(own - 1, 16) if chosen.type == "cuda" else own // 4
     small = is_small_step(recipe.batch_size, _image_macs(recipe))
-    threads = 1 if small else max(1, cores - workers)
-    return Place(chosen, workers, threads, checkpoint_seconds, world)
+    count = 1 if small else max(1, own - workers)
+    return Place(chosen, workers, count, checkpoint_seconds, world)
 
 
 def share(recipe: Recipe, world: World) -> Share:
@@ -61,16 +60,9 @@ def share(recipe: Recipe, world: World) -> Share:
     return Share(world.rank, world.size, recipe.accumulation)
 
 
-@contextlib.contextmanager
-def threads_of(place: Place) -> Iterator[None]:
+def threads_of(place: Place) -> AbstractContextManager[None]:
     """Compute with the place's threads inside; what follows in the process gets its own back."""
-    before = torch.get_num_threads()
-    if place.device.type == "cpu":
-        torch.set_num_threads(place.threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return threads(place.threads) if place.device.type == "cpu" else nullcontext()
 
 
 def is_small_step(batch_size: int, image_macs: int) -> bool:
@@ -87,9 +79,3 @@ def _image_macs(recipe: Recipe) -> int:
     if recipe.task == SUPERNET:
         return macs(load_space(recipe.space).largest)
     return macs(recipe.network)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
