@@ -8,10 +8,10 @@ from dataclasses import replace
 from vitresnas.errors import InputError
 from vitresnas.latency.table import LatencyTable
 from vitresnas.latency.validation import Validation
-from vitresnas.report.chart import Chart, Point, Series
+from vitresnas.report.chart import Chart, Series
 from vitresnas.report.page import charts, section, table, text
+from vitresnas.report.pairs import marks
 from vitresnas.report.scale import Axis
-from vitresnas.report.words import describe_pair
 
 
 def beside(
@@ -78,20 +78,11 @@ def _priced(found: LatencyTable, networks: Validation) -> Validation:
 
 
 def _chart(name: str, check: Validation) -> Chart:
-    points = tuple(
-        Point(
-            pair.predicted,
-            pair.measured,
-            describe_pair(pair),
-            pair.architecture.id,
-        )
-        for pair in check.pairs
-    )
     return Chart(
         f"Predicted by {name}",
         Axis("predicted, ms", log=True),
         Axis("measured, ms", log=True),
-        (Series("", points),),
+        (Series("", marks(check)),),
         f"{check.mean_absolute_percentage_error:.1f} % off on average, "
         f"{check.worst_percent:.1f} % at worst; on the dashed line the table is right.",
         diagonal=True,

@@ -13,8 +13,9 @@ from vitresnas.report.chart import Chart, Point, Series
 from vitresnas.report.drift import anchor_chart
 from vitresnas.report.existing import timed_section, timed_series
 from vitresnas.report.page import charts, facts, page, section, table, text
+from vitresnas.report.pairs import Place, marks, predicted_and_measured
 from vitresnas.report.scale import Axis, number
-from vitresnas.report.words import describe, describe_pair
+from vitresnas.report.words import describe
 from vitresnas.space.operations import Operation
 
 WIDTHS = (
@@ -96,51 +97,33 @@ def _macs(pair: Pair) -> float:
 
 
 def _agreement(spaced: Validation, uniform: Validation) -> Chart:
-    def points(check: Validation) -> tuple[Point, ...]:
-        return tuple(
-            Point(
-                pair.predicted,
-                pair.measured,
-                describe_pair(pair),
-                pair.architecture.id,
-            )
-            for pair in check.pairs
-        )
-
     return Chart(
         "Predicted against measured",
         Axis("predicted by the table, ms", log=True),
         Axis("measured, ms", log=True),
-        (
-            Series("spaced from fastest to slowest", points(spaced)),
-            Series("drawn uniformly", points(uniform), style="rings"),
-        ),
+        _both(spaced, uniform, predicted_and_measured),
         "Whole networks that the calibration never saw; on the dashed line the table is right.",
         diagonal=True,
     )
 
 
 def _residuals(spaced: Validation, uniform: Validation) -> Chart:
-    def points(check: Validation) -> tuple[Point, ...]:
-        return tuple(
-            Point(
-                pair.measured,
-                100 * (pair.predicted / pair.measured - 1),
-                describe_pair(pair),
-                pair.architecture.id,
-            )
-            for pair in check.pairs
-        )
+    def error(pair: Pair) -> tuple[float, float]:
+        return pair.measured, 100 * (pair.predicted / pair.measured - 1)
 
     return Chart(
         "Error of the prediction",
         Axis("measured, ms", log=True),
         Axis("predicted against measured, %", zero=True),
-        (
-            Series("spaced from fastest to slowest", points(spaced)),
-            Series("drawn uniformly", points(uniform), style="rings"),
-        ),
+        _both(spaced, uniform, error),
         "A slope or a bend would be something that the correction does not know.",
+    )
+
+
+def _both(spaced: Validation, uniform: Validation, place: Place) -> tuple[Series, ...]:
+    return (
+        Series("spaced from fastest to slowest", marks(spaced, place)),
+        Series("drawn uniformly", marks(uniform, place), style="rings"),
     )
 
 
