@@ -29,6 +29,14 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def digest_of(state: State) -> str:
+    """The SHA-256 of names and values, wherever the tensors lie and whatever file held them."""
+    found = hashlib.sha256()
+    for name, tensor in state.items():
+        found.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
 def from_bytes(content: bytes, where: str | Path) -> dict[str, Tensor]:
     """The tensors of a safetensors document, on the CPU. Raises FileFormatError."""
     try:

@@ -17,9 +17,7 @@ from vitresnas.errors import InputError, UnreachableTarget
 from vitresnas.files import JsonObject
 from vitresnas.search.candidate import Candidate, Finalist
 from vitresnas.search.constraint import COSTS, Constraint, parse_constraint, refuse_twice, slack
-from vitresnas.search.result import SearchResult
-
-RESULT = "search_result.json"
+from vitresnas.search.result import RESULT, SearchResult
 
 
 def best_under(result: SearchResult, constraints: Sequence[Constraint]) -> Finalist:

@@ -14,8 +14,8 @@ from vitresnas.latency.statistics import Measurement
 from vitresnas.search.constraint import Constraint, Target
 from vitresnas.search.picture import draw
 from vitresnas.search.prove import Proof, time_finalists
-from vitresnas.search.result import Round, SearchResult
-from vitresnas.search.run import PICTURE, RESULT
+from vitresnas.search.result import RESULT, Round, SearchResult
+from vitresnas.search.run import PICTURE
 
 _ASKED = ("amount", "relative", "batch_size", "dtype", "runtime", "threads", "device")
 

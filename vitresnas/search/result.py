@@ -18,7 +18,7 @@ from vitresnas.latency.difference import Difference
 from vitresnas.search.candidate import Candidate, Finalist, Score, optional_number
 from vitresnas.search.compared import ComparedModel
 
-KIND = "search_result"
+KIND, RESULT = "search_result", "search_result.json"
 VERSION = 4
 VERDICTS = ("met", "missed", "unproven")
 

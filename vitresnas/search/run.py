@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -21,6 +20,7 @@ from vitresnas.latency.cores import threads
 from vitresnas.latency.environment import describe_environment
 from vitresnas.latency.request import device_name
 from vitresnas.models.model_directory import load_model, save_model
+from vitresnas.models.weights import sha256
 from vitresnas.search.candidate import Candidate, Finalist
 from vitresnas.search.check import Found, check
 from vitresnas.search.engine import Session
@@ -34,7 +34,7 @@ from vitresnas.search.picture import draw
 from vitresnas.search.prepare import Training, prepare_supernet
 from vitresnas.search.progress import Watch
 from vitresnas.search.prove import FINALISTS, Proof, SearchOn, prove
-from vitresnas.search.result import SearchResult
+from vitresnas.search.result import RESULT, SearchResult
 from vitresnas.search.score import SCORING_BATCH, SupernetScorer, score_model
 from vitresnas.search.settings import SETTINGS, check_folder, claim_folder
 from vitresnas.search.strategies import create_strategy, describe
@@ -44,7 +44,7 @@ from vitresnas.space import SearchSpace, load_space
 from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import WEIGHTS, load_supernet, refuse_other_data
 
-RESULT, ARCHITECTURE, MODEL = "search_result.json", "architecture.json", "model"
+ARCHITECTURE, MODEL = "architecture.json", "model"
 PICTURE, LOG, TUNED = "search.png", "evaluations.jsonl", "fine_tuned"
 PROOF_LOG, BATCH_1_LOG = "proof.jsonl", "proof_batch_1.jsonl"
 
@@ -74,7 +74,8 @@ def run(
             supernet_path = prepare_supernet(training, job.space, job.data.id, job.device)
     supernet = load_supernet(supernet_path, space=job.space, device=job.device)
     refuse_other_data(supernet_path, job.data.name, job.data.id)
-    settings = _settings(job, supernet_path)
+    context = scores_depend_on(job.space, job.data, supernet_path)
+    settings = _settings(job, context)
     with storage_errors(request.out):
         request.out.mkdir(parents=True, exist_ok=True)
     with locked(request.out):
@@ -83,7 +84,9 @@ def run(
         if finished:
             say(f"{request.out} holds this search, finished: nothing was done again")
             return finished
-        result = _search_and_prove(job, supernet, supernet_path, settings, workers or Workers())
+        result = _search_and_prove(
+            job, supernet, supernet_path, context, settings, workers or Workers()
+        )
         if request.finetune.top and tune:
             with phase(job.seconds, "fine_tuning"):
                 folder = request.out / TUNED
@@ -136,20 +139,23 @@ def serve_search() -> int:
 
 def scores_depend_on(space: SearchSpace, data: Data, supernet_path: Path) -> JsonObject:
     """The context of the evaluation log; big things by digest."""
-    weights = hashlib.sha256((supernet_path / WEIGHTS).read_bytes()).hexdigest()
     return {
         "space": {"name": space.name, "id": space.id},
         "data": {"name": data.name, "id": data.id},
-        "supernet": weights[:16],
+        "supernet": sha256((supernet_path / WEIGHTS).read_bytes())[:16],
         "scoring_batch_size": SCORING_BATCH,
     }
 
 
 def _search_and_prove(
-    job: Job, supernet: Supernet, supernet_path: Path, settings: JsonObject, workers: Workers
+    job: Job,
+    supernet: Supernet,
+    supernet_path: Path,
+    context: JsonObject,
+    settings: JsonObject,
+    workers: Workers,
 ) -> SearchResult:
     request, out = job.request, job.request.out
-    context = scores_depend_on(job.space, job.data, supernet_path)
     task = {"space": request.space, "data": request.data, "device": job.device}
     workers.prepare({**task, "supernet": str(supernet_path)}, context)
     log = request.log or out / LOG
@@ -316,14 +322,14 @@ def _early_settings(request: SearchRequest) -> JsonObject:
     }
 
 
-def _settings(job: Job, supernet_path: Path) -> JsonObject:
+def _settings(job: Job, context: JsonObject) -> JsonObject:
     """Everything that decides history and verdict; big things by digest."""
     request, condition = job.request, job.table.condition
     early = _early_settings(request)
     early["strategy"] = describe(create_strategy(request.strategy, job.space, request.objectives))
     return {
         **early,
-        **scores_depend_on(job.space, job.data, supernet_path),
+        **context,
         "latency_table": digest(job.table.to_json())[:16],
         "batch_size": condition.batch_size,
         "dtype": condition.dtype,

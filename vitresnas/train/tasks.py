@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +21,7 @@ from vitresnas.errors import DataError
 from vitresnas.files import JsonObject
 from vitresnas.models import ViTRes, create_model
 from vitresnas.models.model_directory import find_model, load_model, save_model
+from vitresnas.models.weights import digest_of
 from vitresnas.space import Architecture, SearchSpace, load_space, macs
 from vitresnas.supernet.directory import load_supernet, save_supernet
 from vitresnas.supernet.samplers import load_sampler
@@ -184,13 +184,6 @@ class SupernetTask:
         save_supernet(cast(Supernet, model), out, card)
 
 
-def _weights_digest(model: nn.Module) -> str:
-    found = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        found.update(name.encode() + tensor.cpu().numpy().tobytes())
-    return found.hexdigest()[:12]
-
-
 def _run_alone(model: nn.Module, architecture: Architecture, images_BCHW: Tensor) -> Tensor:
     return cast(Tensor, model(images_BCHW, (architecture,)))
 
@@ -258,9 +251,9 @@ class RetrainTask:
     def identity(self) -> JsonObject:
         identity: JsonObject = {"architecture_id": self.architecture.id}
         if self.recipe.init != "random":
-            identity["initial_weights"] = _weights_digest(self.model)
+            identity["initial_weights"] = digest_of(self.model.state_dict())[:12]
         if self.teacher is not None:
-            identity["teacher_weights"] = _weights_digest(self.teacher.model)
+            identity["teacher_weights"] = digest_of(self.teacher.model.state_dict())[:12]
         return identity
 
     def begin_epoch(self, epoch: int, optimizer: Optimizer, averages: Sequence[nn.Module]) -> None:
