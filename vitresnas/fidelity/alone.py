@@ -18,7 +18,7 @@ from vitresnas.fidelity.score import Scores, score
 from vitresnas.files import Fields, JsonObject
 from vitresnas.space import Architecture
 from vitresnas.train.place import Place, choose_place, threads_of
-from vitresnas.train.recipe import RETRAIN, Recipe
+from vitresnas.train.recipe import Recipe, retraining
 from vitresnas.train.rollbacks import CURE
 from vitresnas.train.tasks import create_task
 from vitresnas.train.trainer import Trainer
@@ -72,13 +72,10 @@ def recipe_of(card: Mapping[str, Any]) -> Recipe | None:
 def alone(recipe: Recipe, epochs: int) -> Recipe:
     """The recipe of a super-network, for one network, in `epochs` epochs."""
     warmup = min(recipe.warmup_epochs, max(1, epochs // 6))
-    return replace(
+    return retraining(
         recipe,
-        name=f"{recipe.name}-alone",
-        task=RETRAIN,
-        space="",
-        groups=1,
-        widening_epochs=0,
+        f"{recipe.name}-alone",
+        "",  # every training has its own
         epochs=epochs,
         warmup_epochs=warmup,
         average=0.0,  # needs more steps than a short schedule has

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from vitresnas.latency.cores import cores
 from vitresnas.latency.environment import describe_environment
 from vitresnas.latency.networks import spaced_networks
 from vitresnas.latency.request import resolve_device
+from vitresnas.models.weights import digest_of
 from vitresnas.search.prepare import Training as SupernetTraining
 from vitresnas.search.prepare import prepare_supernet
 from vitresnas.search.progress import Watch
@@ -99,9 +99,8 @@ def _supernet(request: FidelityRequest, device: str) -> tuple[Supernet, Recipe, 
         data = load_data(request.data, image_size=space.image_size)
         space = space.with_data(classes=len(data.class_names))
         # As a search shapes it, so that both share one in the cache.
-        shaped_by = {k: v for k, v in recipe.to_json().items() if k not in ("space", "data")}
         training = SupernetTraining(
-            recipe.name, shaped_by, lambda to, on: train(recipe, to, device=on)
+            recipe.name, recipe.shaping, lambda to, on: train(recipe, to, device=on)
         )
         path = prepare_supernet(training, space, data.id, device)
         supernet = load_supernet(path, space=space, device=device)
@@ -119,13 +118,10 @@ def _settings(
     request: FidelityRequest, supernet: Supernet, recipe: Recipe, data: Data
 ) -> JsonObject:
     """Everything that decides a result."""
-    weights = hashlib.sha256()
-    for name, tensor in supernet.network.state_dict().items():
-        weights.update(name.encode() + tensor.cpu().numpy().tobytes())
     return {
         "space": {"name": supernet.space.name, "id": supernet.space.id},
         "data": {"name": data.name, "id": data.id},
-        "supernet": weights.hexdigest()[:16],
+        "supernet": digest_of(supernet.network.state_dict())[:16],
         "recipe": recipe.name,
         "networks": request.networks,
         "epochs": request.epochs,

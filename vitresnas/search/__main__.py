@@ -225,9 +225,7 @@ def _training_for(space: str, data: str | None) -> Training:
     from vitresnas.train.run import run
 
     recipe = supernet_recipe(space, data)
-    # Paths do not decide weights: the space and the images count by their own digests.
-    shaped_by = {k: v for k, v in recipe.to_json().items() if k not in ("space", "data")}
-    return Training(recipe.name, shaped_by, lambda out, device: run(recipe, out, device=device))
+    return Training(recipe.name, recipe.shaping, lambda to, device: run(recipe, to, device=device))
 
 
 def _tuning(request: SearchRequest) -> Tune:

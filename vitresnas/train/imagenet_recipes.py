@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from vitresnas.data.augmentation import Augmentation
 from vitresnas.data.mixing import Mixing
-from vitresnas.train.recipe import RETRAIN, SUPERNET, Recipe
+from vitresnas.train.recipe import SUPERNET, Recipe, retraining
 
 
 def supernet_tiny() -> Recipe:
@@ -66,17 +66,7 @@ def retrain() -> Recipe:
     Cost: unknown; --dry-run estimates it.
     Expected: 80.8 % top-1 for the published Tiny (--architecture tiny), says the paper.
     """
-    return replace(
-        supernet_tiny(),
-        name="retrain",
-        task=RETRAIN,
-        space="",
-        architecture="tiny",
-        widening_epochs=0,
-        epochs=300,
-        groups=1,
-        average=0.99996,
-    )
+    return retraining(supernet_tiny(), "retrain", "tiny", epochs=300, average=0.99996)
 
 
 def finetune(image_size: int) -> Recipe:

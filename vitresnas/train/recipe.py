@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from vitresnas.data.augmentation import Augmentation
 from vitresnas.data.mixing import Mixing
@@ -124,3 +125,22 @@ class Recipe:
 
     def to_json(self) -> JsonObject:
         return asdict(self)
+
+    @property
+    def shaping(self) -> JsonObject:
+        """What decides a super-network's weights; its space and images count by their digests."""
+        return {k: v for k, v in self.to_json().items() if k not in ("space", "data")}
+
+
+def retraining(recipe: Recipe, name: str, architecture: str, **changes: Any) -> Recipe:
+    """The recipe of a super-network, for one network; `changes` as `replace` takes them."""
+    return replace(
+        recipe,
+        name=name,
+        task=RETRAIN,
+        space="",
+        architecture=architecture,
+        widening_epochs=0,
+        groups=1,
+        **changes,
+    )

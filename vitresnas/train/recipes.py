@@ -10,7 +10,7 @@ from vitresnas.data.mixing import Mixing
 from vitresnas.errors import InputError
 from vitresnas.space import load_space
 from vitresnas.train.imagenet_recipes import IMAGENET_RECIPES
-from vitresnas.train.recipe import RETRAIN, SUPERNET, Recipe
+from vitresnas.train.recipe import SUPERNET, Recipe, retraining
 
 
 def digits_supernet() -> Recipe:
@@ -116,17 +116,8 @@ def digits_retrain() -> Recipe:
     Cost: one minute on 2 CPU cores for the smallest network (5 M MACs), three for one of 18 M.
     Expected: 0.997 of the test split for the smallest, from random weights (seed 0).
     """
-    return replace(
-        digits_supernet(),
-        name="digits-retrain",
-        task=RETRAIN,
-        space="",
-        architecture="digits:largest",
-        widening_epochs=0,
-        epochs=40,
-        groups=1,
-        average=0.995,
-    )
+    base = digits_supernet()
+    return retraining(base, "digits-retrain", "digits:largest", epochs=40, average=0.995)
 
 
 def cifar_retrain() -> Recipe:
@@ -137,15 +128,11 @@ def cifar_retrain() -> Recipe:
     Command: vitresnas train --recipe cifar-retrain --architecture FILE --data DIR --out DIR
     Cost and accuracy: not measured yet.
     """
-    return replace(
+    return retraining(
         cifar_supernet(),
-        name="cifar-retrain",
-        task=RETRAIN,
-        space="",
-        architecture="cifar:largest",
-        widening_epochs=0,
+        "cifar-retrain",
+        "cifar:largest",
         epochs=300,
-        groups=1,
         drop_path=0.2,
         average=0.9995,
     )
