@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitresnas.doors import Parser, door, print_json, say
+from vitresnas.doors import Parser, door
 from vitresnas.space.network_def import read_network_def
 
 
@@ -17,28 +17,13 @@ from vitresnas.space.network_def import read_network_def
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     network_def = read_network_def(_definition(arguments.network_def))
-    from vitresnas.models.model_directory import save_model
+    from vitresnas.models.imported import write_imported
     from vitresnas.models.official import import_official
-    from vitresnas.space import macs, parameters
 
     model = import_official(arguments.checkpoint, network_def, patch_size=arguments.patch_size)
-    source = Path(arguments.checkpoint).name
-    save_model(model, arguments.out, {"source": source, "made_by": "import_official"})
-    architecture = model.architecture
-    summary = {
-        "architecture_id": architecture.id,
-        "image_size": architecture.image_size,
-        "macs": macs(architecture),
-        "parameters_inference": parameters(architecture),
-        "out": str(arguments.out),
-    }
-    if arguments.json:
-        print_json(summary)
-    say(
-        f"{source}: {architecture.depth} blocks, {summary['parameters_inference']:,} parameters, "
-        f"{summary['macs']:,} MACs at {architecture.image_size} pixels"
-    )
-    say(f"wrote {arguments.out}")
+    name = arguments.checkpoint.name
+    card = {"source": name, "made_by": "import_official"}
+    write_imported(model, arguments.out, card, name=name, as_json=arguments.json)
     return 0
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitresnas.doors import Parser, door, print_json, say
+from vitresnas.doors import Parser, door
 
 
 @door
@@ -24,28 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the model directory to write")
     parser.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
     arguments = parser.parse_args(argv)
-    from vitresnas.models.model_directory import save_model
+    from vitresnas.models.imported import write_imported
     from vitresnas.models.timm_weights import from_timm, timm_network
-    from vitresnas.space import macs, parameters
 
-    model = from_timm(timm_network(arguments.network, arguments.weights), arguments.network)
-    card = {"source": f"timm, {arguments.network}", "made_by": "import_timm"}
-    save_model(model, arguments.out, card)
-    architecture = model.architecture
-    summary = {
-        "architecture_id": architecture.id,
-        "image_size": architecture.image_size,
-        "macs": macs(architecture),
-        "parameters_inference": parameters(architecture),
-        "out": str(arguments.out),
-    }
-    if arguments.json:
-        print_json(summary)
-    say(
-        f"{arguments.network}: {architecture.depth} blocks, "
-        f"{summary['parameters_inference']:,} parameters, {summary['macs']:,} MACs at "
-        f"{architecture.image_size} pixels\nwrote {arguments.out}"
-    )
+    name = arguments.network
+    model = from_timm(timm_network(name, arguments.weights), name)
+    card = {"source": f"timm, {name}", "made_by": "import_timm"}
+    write_imported(model, arguments.out, card, name=name, as_json=arguments.json)
     return 0
 
 
