@@ -7,11 +7,26 @@ zero, what lies beyond is unspecified: tests fill it with NaN.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import pytest
 import torch
 from torch import Tensor
+
+from vitresnas.ops.dispatch import interpreting
+
+GPU = pytest.mark.gpu
+BACKENDS = [
+    pytest.param("reference", "cpu", id="reference"),
+    pytest.param("cpp", "cpu", id="cpp"),
+    pytest.param("triton", "cpu", id="triton-interpreter"),
+    pytest.param("reference", "cuda", id="reference-gpu", marks=GPU),
+    pytest.param("triton", "cuda", id="triton-gpu", marks=GPU),
+]
+WITH_CUDA = [*BACKENDS, pytest.param("cuda", "cuda", id="cuda-gpu", marks=GPU)]
 
 RELATIVE_NORM = {
     torch.float64: 1e-12,
@@ -69,3 +84,11 @@ def torch_empty_is_nan() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def few_steps_in_the_interpreter(monkeypatch: pytest.MonkeyPatch, op: str) -> None:
+    """Tiles of `op` that sum 64 elements at a time: the interpreter pays by the step."""
+    if interpreting() and importlib.util.find_spec("triton"):
+        kernel = importlib.import_module(f"vitresnas.kernels.{op}")
+        tiles = {key: ((64, 64, 64), 4, 1) for key in kernel.TILES}
+        monkeypatch.setattr(kernel, "TILES", tiles)

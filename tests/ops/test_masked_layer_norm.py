@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.ops.rules import active, check_close, settled, torch_empty_is_nan
+from tests.ops.rules import WITH_CUDA, active, check_close, settled, torch_empty_is_nan
 from vitresnas.errors import BackendError, InputError
+from vitresnas.latency.cores import threads
 from vitresnas.ops import native
 from vitresnas.ops.dispatch import choose, reasons, use_backend
 from vitresnas.ops.masked_layer_norm import (
@@ -22,15 +23,6 @@ from vitresnas.ops.masked_layer_norm import (
 from vitresnas.ops.masked_layer_norm_native import backward_cpp, forward_cpp
 
 EPS = 1e-6
-GPU = pytest.mark.gpu
-BACKENDS = [
-    pytest.param("reference", "cpu", id="reference"),
-    pytest.param("cpp", "cpu", id="cpp"),
-    pytest.param("triton", "cpu", id="triton-interpreter"),
-    pytest.param("reference", "cuda", id="reference-gpu", marks=GPU),
-    pytest.param("triton", "cuda", id="triton-gpu", marks=GPU),
-    pytest.param("cuda", "cuda", id="cuda-gpu", marks=GPU),
-]
 # Of x (the residual stream) and of y.
 DTYPES = [
     (torch.float64, torch.float64),
@@ -117,7 +109,7 @@ def sliced(case: Case, dtype: torch.dtype) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize(("dtype", "inner"), DTYPES, ids=str)
 @pytest.mark.parametrize(("shape", "widths"), SHAPES, ids=str)
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_outputs_and_gradients_equal_the_sliced_layer_norm(
     backend, device, shape, widths, dtype, inner
 ):
@@ -135,7 +127,7 @@ def test_outputs_and_gradients_equal_the_sliced_layer_norm(
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("shape", "widths"), SHAPES, ids=str)
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_inactive_memory_is_never_used_and_comes_out_zero(
     backend, device, shape, widths, dtype, padded
 ):
@@ -159,7 +151,7 @@ def test_inactive_memory_is_never_used_and_comes_out_zero(
         assert torch.equal(ours, expected) and ours[never].count_nonzero() == 0
 
 
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_the_same_input_gives_the_same_bits(backend, device):
     case = make((4, 65, 40), (40, 23), device=device)
     for first, second in zip(run(case, backend), run(case, backend), strict=True):
@@ -179,19 +171,15 @@ def test_torch_is_taken_where_it_is_faster_and_the_choice_can_be_overruled(monke
 
 def test_bits_do_not_depend_on_the_number_of_threads():
     case = make((8, 129, 40), (40, 23))  # large enough that the C++ backend shares it out
-    threads = torch.get_num_threads()
     results = []
     for count in (1, 2, 3):
-        torch.set_num_threads(count)
-        try:
+        with threads(count):
             results.append(run(case, "cpp"))
-        finally:
-            torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_a_large_mean_does_not_cancel(backend, device):
     case = make((4, 3, 40), (40, 23), device=device, shift=1000.0)
     y, truth = run(case, backend)[0], sliced(case, torch.float64)[0]
@@ -199,7 +187,7 @@ def test_a_large_mean_does_not_cancel(backend, device):
     assert error < 1e-3  # E[x^2] - E[x]^2 is off by 0.7 here
 
 
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_strided_inputs_give_the_same_result(backend, device):
     case = make((4, 3, 40), (40, 23), device=device)
     expected = run(case, backend)
@@ -210,7 +198,7 @@ def test_strided_inputs_give_the_same_result(backend, device):
         assert torch.equal(ours, plain)
 
 
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_an_empty_batch_has_zero_gradients(backend, device):
     case = make((0, 3, 40), (40, 23), device=device)
     y, dx, dweight, dbias = run(case, backend)
@@ -261,7 +249,7 @@ def test_it_compiles_as_one_graph_with_the_same_result(function):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_permuted_groups_give_permuted_results(backend, device):
     case = make((6, 5, 40), (40, 7, 23), device=device)
     y, dx, *_ = run(case, backend)
@@ -357,7 +345,7 @@ def residual_run(case: Case, skips: Tensor, again: Tensor, backend: str) -> tupl
     ],
     ids=str,
 )
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_the_residual_gradient_is_added_where_dx_is_stored(
     backend, device, shape, widths, skips, dtype, inner
 ):

@@ -8,21 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ops.rules import active, check_close, torch_empty_is_nan
+from tests.ops.rules import WITH_CUDA, active, check_close, torch_empty_is_nan
 from vitresnas.errors import BackendError, InputError
+from vitresnas.latency.cores import threads
 from vitresnas.ops import native
 from vitresnas.ops.dispatch import choose, disagreement, reasons, use_backend
 from vitresnas.ops.variable_attention import OP, reference, variable_attention
 
-GPU = pytest.mark.gpu
-BACKENDS = [
-    pytest.param("reference", "cpu", id="reference"),
-    pytest.param("cpp", "cpu", id="cpp"),
-    pytest.param("triton", "cpu", id="triton-interpreter"),
-    pytest.param("reference", "cuda", id="reference-gpu", marks=GPU),
-    pytest.param("cuda", "cuda", id="cuda-gpu", marks=GPU),
-    pytest.param("triton", "cuda", id="triton-gpu", marks=GPU),
-]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -118,7 +110,7 @@ def sliced(case: Case, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_output_and_gradient_equal_attention_of_the_slices(backend, device, sizes, dtype):
     case = make(sizes, dtype, device)
     results = run(case, backend), sliced(case, torch.float64), sliced(case, dtype)
@@ -132,7 +124,7 @@ def test_output_and_gradient_equal_attention_of_the_slices(backend, device, size
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_inactive_memory_is_never_used_and_pads_are_zero(backend, device, sizes, dtype):
     case = make(sizes, dtype, device)
     clean = settled_zero(case, *run(case, backend))
@@ -152,7 +144,7 @@ def test_inactive_memory_is_never_used_and_pads_are_zero(backend, device, sizes,
 
 
 @pytest.mark.parametrize("sizes", SIZES[:3], ids=str)
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_the_same_input_gives_the_same_bits(backend, device, sizes):
     case = make(sizes, device=device)
     first, second = (settled_zero(case, *run(case, backend)) for _ in range(2))
@@ -161,19 +153,15 @@ def test_the_same_input_gives_the_same_bits(backend, device, sizes):
 
 def test_bits_do_not_depend_on_the_number_of_threads():
     case = make(Sizes(8, 65, 48, 3, (3, 2)))  # large enough that the C++ backend shares it out
-    threads = torch.get_num_threads()
     results = []
     for count in (1, 2, 3):
-        torch.set_num_threads(count)
-        try:
+        with threads(count):
             results.append(settled_zero(case, *run(case, "cpp")))
-        finally:
-            torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_permuted_groups_give_permuted_results(backend, device):
     case = make(Sizes(6, 17, 64, 3, (3, 1, 2)), device=device)
     turned = replace(case, qkv=case.qkv.roll(2, 0), dout=case.dout.roll(2, 0),
@@ -186,7 +174,7 @@ def test_permuted_groups_give_permuted_results(backend, device):
 
 
 @pytest.mark.parametrize("large", [30.0, 1000.0])
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_large_scores_neither_overflow_nor_lose_the_answer(backend, device, large):
     case = make(Sizes(2, 17, 64, 2, (2, 1), scale=large), torch.float64, device)
     case = replace(case, qkv=(case.qkv * 4).round() / 4)  # products are exact in float32
@@ -198,7 +186,7 @@ def test_large_scores_neither_overflow_nor_lose_the_answer(backend, device, larg
     assert error < 1e-3
 
 
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_strided_inputs_give_the_same_result(backend, device):
     case = make(SIZES[0], device=device)
     expected = settled_zero(case, *run(case, backend))
@@ -210,7 +198,7 @@ def test_strided_inputs_give_the_same_result(backend, device):
 
 @pytest.mark.parametrize("sizes", [Sizes(0, 17, 32, 2, (2, 1)), Sizes(2, 17, 32, 2, (0, 0)),
                                    Sizes(2, 0, 32, 2, (2, 1))], ids=str)  # fmt: skip
-@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), WITH_CUDA)
 def test_nothing_to_do_is_fine(backend, device, sizes):
     out, dqkv = run(make(sizes, device=device), backend)
     assert out.shape == (sizes.images, sizes.tokens, 64) and dqkv.shape == (*out.shape[:2], 192)

@@ -11,22 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.ops.rules import active, check_close, settled, torch_empty_is_nan
+from tests.ops.rules import BACKENDS, active, check_close, settled, torch_empty_is_nan
 from vitresnas.errors import InputError
+from vitresnas.latency.cores import threads
 from vitresnas.ops import variable_linear_reference as plain
 from vitresnas.ops.dispatch import reasons, use_backend
 from vitresnas.ops.variable_linear import OP, variable_linear, variable_linear_residual
 from vitresnas.ops.variable_mlp import reference as mlp_reference
 from vitresnas.ops.variable_mlp import variable_mlp
 
-GPU = pytest.mark.gpu
-BACKENDS = [
-    pytest.param("reference", "cpu", id="reference"),
-    pytest.param("cpp", "cpu", id="cpp"),
-    pytest.param("triton", "cpu", id="triton-interpreter"),
-    pytest.param("reference", "cuda", id="reference-gpu", marks=GPU),
-    pytest.param("triton", "cuda", id="triton-gpu", marks=GPU),
-]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 # (B, ...) of x, K, N, widths in, widths out, segments: off every tile grid, skipped, one group.
 SHAPES = [
@@ -271,13 +264,10 @@ def test_the_same_input_gives_the_same_bits(backend, device, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_do_not_depend_on_the_number_of_threads(kind, dtype):
     shape = ((4, 300), 96, 192, (96, 80), (64, 48), 3 if kind == "linear" else 1)
-    case, threads, results = make(kind, shape, dtype), torch.get_num_threads(), []
+    case, results = make(kind, shape, dtype), []
     for count in (1, 2, 3):
-        torch.set_num_threads(count)
-        try:
+        with threads(count):
             results.append(counted(case, run(case, "cpp")))
-        finally:
-            torch.set_num_threads(threads)
     for other in results[1:]:
         for name, value in results[0].items():
             assert torch.equal(value, other[name]), name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,19 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.ops.rules import active, check_close, settled, torch_empty_is_nan
+from tests.ops.rules import (
+    BACKENDS,
+    active,
+    check_close,
+    few_steps_in_the_interpreter,
+    settled,
+    torch_empty_is_nan,
+)
 from vitresnas.errors import InputError
-from vitresnas.ops.dispatch import interpreting, reasons, use_backend
+from vitresnas.latency.cores import threads
+from vitresnas.ops.dispatch import reasons, use_backend
 from vitresnas.ops.variable_patch_embedding import OP, reference, variable_patch_embedding
 
-GPU = pytest.mark.gpu
-BACKENDS = [
-    pytest.param("reference", "cpu", id="reference"),
-    pytest.param("cpp", "cpu", id="cpp"),
-    pytest.param("triton", "cpu", id="triton-interpreter"),
-    pytest.param("reference", "cuda", id="reference-gpu", marks=GPU),
-    pytest.param("triton", "cuda", id="triton-gpu", marks=GPU),
-]
 # (dtype of the tokens, dtype of the trunk)
 DTYPES = [
     (torch.float64, torch.float64),
@@ -62,12 +62,7 @@ class Case:
 
 @pytest.fixture(autouse=True)
 def _few_steps_in_the_interpreter(monkeypatch):
-    """Tiles that sum 64 elements at a time: the interpreter pays by the step."""
-    if interpreting() and importlib.util.find_spec("triton"):
-        from vitresnas.kernels import variable_patch_embedding as kernel
-
-        tiles = {key: ((64, 64, 64), 4, 1) for key in kernel.TILES}
-        monkeypatch.setattr(kernel, "TILES", tiles)
+    few_steps_in_the_interpreter(monkeypatch, "variable_patch_embedding")
 
 
 def make(shape, widths, dtype=torch.float32, compute=None, device="cpu", fill=0.0) -> Case:
@@ -93,6 +88,11 @@ def make(shape, widths, dtype=torch.float32, compute=None, device="cpu", fill=0.
     )
 
 
+def named(tokens: Tensor, gradients: Sequence[Tensor]) -> dict[str, Tensor]:
+    found = {f"d{name}": g for name, g in zip(NAMES, gradients, strict=True)}
+    return {"tokens": tokens.detach(), **found}
+
+
 def run(case: Case, backend: str) -> dict[str, Tensor]:
     """The tokens and all gradients by one backend, or a skip that says why it cannot run."""
     if why := reasons(OP, backend, (case.trunk, case.dtokens)):
@@ -100,9 +100,7 @@ def run(case: Case, backend: str) -> dict[str, Tensor]:
     leaves = [t.detach().clone().requires_grad_() for t in case.leaves()]
     with use_backend(backend):
         tokens = variable_patch_embedding(*case.arguments(leaves), dtype=case.dtype)
-        gradients = torch.autograd.grad(tokens, leaves, case.dtokens)
-    named = {f"d{name}": g for name, g in zip(NAMES, gradients, strict=True)}
-    return {"tokens": tokens.detach(), **named}
+        return named(tokens, torch.autograd.grad(tokens, leaves, case.dtokens))
 
 
 def sliced(case: Case, kind: torch.dtype) -> dict[str, Tensor]:
@@ -121,8 +119,7 @@ def sliced(case: Case, kind: torch.dtype) -> dict[str, Tensor]:
     tokens = torch.cat(outs)
     dtokens = settled(case.dtokens, case.widths.tolist()).to(kind)
     gradients = torch.autograd.grad(tokens, leaves, dtokens)
-    named = {f"d{name}": g for name, g in zip(NAMES, gradients, strict=True)}
-    return {"tokens": tokens.detach(), **named}
+    return named(tokens, gradients)
 
 
 def counting(case: Case, name: str, value: Tensor, to: int = 1) -> Tensor:
@@ -130,6 +127,13 @@ def counting(case: Case, name: str, value: Tensor, to: int = 1) -> Tensor:
     if name == "tokens":
         return active(value, case.widths.tolist(), to=to)
     return torch.ones_like(value, dtype=torch.bool)
+
+
+def assert_equal(case: Case, ours: dict[str, Tensor], others: dict[str, Tensor], to=1) -> None:
+    """Bit for bit, where values are promised."""
+    for name, value in ours.items():
+        where = counting(case, name, value, to)
+        assert torch.equal(value[where], others[name][where]), name
 
 
 @pytest.mark.parametrize(("dtype", "compute"), DTYPES, ids=str)
@@ -164,34 +168,24 @@ def test_memory_that_does_not_count_is_never_used(backend, device, shape, widths
     expected = run(clean, backend)
     with torch_empty_is_nan():
         ours = run(case, backend)
-    for name, value in ours.items():
-        where = counting(case, name, value, to=16)
-        assert torch.equal(value[where], expected[name][where]), name
+    assert_equal(case, ours, expected, to=16)
 
 
 @pytest.mark.parametrize(("backend", "device"), BACKENDS)
 def test_the_same_input_gives_the_same_bits(backend, device):
     case = make((4, 5, 4, 3, 1, 40), (40, 23), device=device)
-    first, second = run(case, backend), run(case, backend)
-    for name, value in first.items():
-        where = counting(case, name, value)
-        assert torch.equal(value[where], second[name][where]), name
+    assert_equal(case, run(case, backend), run(case, backend))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_bits_do_not_depend_on_the_number_of_threads(dtype):
     case = make((8, 12, 8, 4, 1, 96), (96, 80), dtype)  # large enough to be shared out
-    threads, results = torch.get_num_threads(), []
+    results = []
     for count in (1, 2, 3):
-        torch.set_num_threads(count)
-        try:
+        with threads(count):
             results.append(run(case, "cpp"))
-        finally:
-            torch.set_num_threads(threads)
     for other in results[1:]:
-        for name, value in results[0].items():
-            where = counting(case, name, value)
-            assert torch.equal(value[where], other[name][where]), name
+        assert_equal(case, results[0], other)
 
 
 @pytest.mark.parametrize(("backend", "device"), BACKENDS)
@@ -290,11 +284,8 @@ def test_it_compiles_as_one_graph_with_the_same_result():
     for function in (variable_patch_embedding, compiled):
         leaves = [t.detach().clone().requires_grad_() for t in case.leaves()]
         tokens = function(*case.arguments(leaves))
-        results.append((tokens.detach(), *torch.autograd.grad(tokens, leaves, case.dtokens)))
-    names = ("tokens", *(f"d{n}" for n in NAMES))
-    for name, ours, other in zip(names, *results, strict=True):
-        where = counting(case, name, ours)
-        assert torch.equal(ours[where], other[where]), name
+        results.append(named(tokens, torch.autograd.grad(tokens, leaves, case.dtokens)))
+    assert_equal(case, *results)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,20 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.ops.rules import active, check_close, settled, torch_empty_is_nan
+from tests.ops.rules import (
+    BACKENDS,
+    active,
+    check_close,
+    few_steps_in_the_interpreter,
+    settled,
+    torch_empty_is_nan,
+)
 from vitresnas.errors import InputError
+from vitresnas.latency.cores import threads
 from vitresnas.ops import native, variable_reduction_cpu
-from vitresnas.ops.dispatch import interpreting, reasons, use_backend
+from vitresnas.ops.dispatch import reasons, use_backend
 from vitresnas.ops.variable_reduction import OP, reference, variable_reduction
 
-GPU = pytest.mark.gpu
-BACKENDS = [
-    pytest.param("reference", "cpu", id="reference"),
-    pytest.param("cpp", "cpu", id="cpp"),
-    pytest.param("triton", "cpu", id="triton-interpreter"),
-    pytest.param("reference", "cuda", id="reference-gpu", marks=GPU),
-    pytest.param("triton", "cuda", id="triton-gpu", marks=GPU),
-]
 # (dtype of x and out, dtype of y)
 DTYPES = [
     (torch.float64, torch.float64),
@@ -72,12 +72,7 @@ class Case:
 
 @pytest.fixture(autouse=True)
 def _few_steps_in_the_interpreter(monkeypatch):
-    """Tiles that sum 64 elements at a time: the interpreter pays by the step."""
-    if interpreting() and importlib.util.find_spec("triton"):
-        from vitresnas.kernels import variable_reduction as kernel
-
-        tiles = {key: ((64, 64, 64), 4, 1) for key in kernel.TILES}
-        monkeypatch.setattr(kernel, "TILES", tiles)
+    few_steps_in_the_interpreter(monkeypatch, "variable_reduction")
 
 
 def make(
@@ -112,6 +107,11 @@ def make(
     )
 
 
+def named(out: Tensor, gradients: Sequence[Tensor]) -> dict[str, Tensor]:
+    found = {f"d{name}": g for name, g in zip(NAMES, gradients, strict=True)}
+    return {"out": out.detach(), **found}
+
+
 def run(case: Case, backend: str) -> dict[str, Tensor]:
     """out and all gradients by one backend, or a skip that says why it cannot run."""
     if why := reasons(OP, backend, (case.x, case.y)):
@@ -119,9 +119,7 @@ def run(case: Case, backend: str) -> dict[str, Tensor]:
     leaves = [t.detach().clone().requires_grad_() for t in case.leaves()]
     with use_backend(backend):
         out = variable_reduction(*case.arguments(leaves), grid=case.grid, prefix=case.prefix)
-        gradients = torch.autograd.grad(out, leaves, case.dout)
-    named = {f"d{name}": g for name, g in zip(NAMES, gradients, strict=True)}
-    return {"out": out.detach(), **named}
+        return named(out, torch.autograd.grad(out, leaves, case.dout))
 
 
 def sliced(case: Case, kind: torch.dtype) -> dict[str, Tensor]:
@@ -145,8 +143,7 @@ def sliced(case: Case, kind: torch.dtype) -> dict[str, Tensor]:
         outs.append(out)
     out = torch.cat(outs)
     gradients = torch.autograd.grad(out, leaves, settled(case.dout, case.live()).to(kind))
-    named = {f"d{name}": g for name, g in zip(NAMES, gradients, strict=True)}
-    return {"out": out.detach(), **named}
+    return named(out, gradients)
 
 
 def counting(case: Case, name: str, value: Tensor, to: int = 1) -> Tensor:
@@ -156,6 +153,13 @@ def counting(case: Case, name: str, value: Tensor, to: int = 1) -> Tensor:
     if name in ("dx", "dy"):
         return active(value, case.widths_in.tolist(), to=to)
     return torch.ones_like(value, dtype=torch.bool)
+
+
+def assert_equal(case: Case, ours: dict[str, Tensor], others: dict[str, Tensor], to=1) -> None:
+    """Bit for bit, where values are promised."""
+    for name, value in ours.items():
+        where = counting(case, name, value, to)
+        assert torch.equal(value[where], others[name][where]), name
 
 
 @pytest.mark.parametrize(("dtype", "compute"), DTYPES, ids=str)
@@ -196,34 +200,24 @@ def test_memory_that_does_not_count_is_never_used(backend, device, shape, widths
     expected = run(clean, backend)
     with torch_empty_is_nan():
         ours = run(case, backend)
-    for name, value in ours.items():
-        where = counting(case, name, value, to=16)
-        assert torch.equal(value[where], expected[name][where]), name
+    assert_equal(case, ours, expected, to=16)
 
 
 @pytest.mark.parametrize(("backend", "device"), BACKENDS)
 def test_the_same_input_gives_the_same_bits(backend, device):
     case = make((4, 4, 1, 40, 72), (40, 23), (72, 41), device=device)
-    first, second = run(case, backend), run(case, backend)
-    for name, value in first.items():
-        where = counting(case, name, value)
-        assert torch.equal(value[where], second[name][where]), name
+    assert_equal(case, run(case, backend), run(case, backend))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_bits_do_not_depend_on_the_number_of_threads(dtype):
     case = make((8, 16, 1, 64, 96), (64, 41), (96, 80), dtype)  # large enough to be shared out
-    threads, results = torch.get_num_threads(), []
+    results = []
     for count in (1, 2, 3):
-        torch.set_num_threads(count)
-        try:
+        with threads(count):
             results.append(run(case, "cpp"))
-        finally:
-            torch.set_num_threads(threads)
     for other in results[1:]:
-        for name, value in results[0].items():
-            where = counting(case, name, value)
-            assert torch.equal(value[where], other[name][where]), name
+        assert_equal(case, results[0], other)
 
 
 @pytest.mark.parametrize(("backend", "device"), BACKENDS)
@@ -262,11 +256,7 @@ def test_an_empty_batch_has_zero_gradients(backend, device):
 def test_the_memory_format_of_the_weight_does_not_matter(backend):
     case = make((4, 4, 1, 40, 72), (40, 23), (72, 41))
     last = replace(case, weight=case.weight.to(memory_format=torch.channels_last))
-    for (name, ours), other in zip(
-        run(case, backend).items(), run(last, backend).values(), strict=True
-    ):
-        where = counting(case, name, ours)
-        assert torch.equal(ours[where], other[where]), name
+    assert_equal(case, run(case, backend), run(last, backend))
 
 
 @pytest.mark.parametrize("backend", [None, "reference", "cpp"], ids=["plain", "reference", "cpp"])
@@ -314,10 +304,8 @@ def test_it_compiles_as_one_graph_with_the_same_result():
     for function in (variable_reduction, compiled):
         leaves = [t.detach().clone().requires_grad_() for t in case.leaves()]
         out = function(*case.arguments(leaves), grid=case.grid, prefix=case.prefix)
-        results.append((out.detach(), *torch.autograd.grad(out, leaves, case.dout)))
-    for name, ours, other in zip(("out", *(f"d{n}" for n in NAMES)), *results, strict=True):
-        where = counting(case, name, ours)
-        assert torch.equal(ours[where], other[where]), name
+        results.append(named(out, torch.autograd.grad(out, leaves, case.dout)))
+    assert_equal(case, *results)
 
 
 @pytest.mark.parametrize("side", [2, 4, 6, 8, 14, 16])
