@@ -312,8 +312,9 @@ def tiles(patches, dtype):
     }[patches]  # fmt: skip
 
 
-def refuses(qkv_BTPHD):
-    """Reasons why qkv, seen as (B, T, 3, H, D), cannot be handled here."""
+def refuses(inputs):
+    """Reasons why qkv, first and seen as (B, T, 3, H, D), cannot be handled here."""
+    qkv_BTPHD = inputs[0]
     tokens, head_dim = qkv_BTPHD.shape[1], qkv_BTPHD.shape[-1]
     if tokens not in TOKENS:
         yield f"is made for {TOKENS} tokens, a class token and a power of two, not for {tokens}"

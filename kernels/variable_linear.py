@@ -276,8 +276,9 @@ def interpreted():
     return not isinstance(forward_kernel, triton.JITFunction)
 
 
-def refuses(x):
-    """Reasons why `x` cannot be handled here."""
+def refuses(inputs):
+    """Reasons why x, the first of `inputs`, cannot be handled here."""
+    x = inputs[0]
     if x.dtype == torch.float64:
         yield "computes in float32: use the cpp or reference backend for float64"
     if x.dtype != torch.float32 and interpreted():

@@ -184,8 +184,9 @@ def weight_kernel(
     tl.store(partials_ptr + at, acc, mask=(col < channels)[:, None] & there[None, :])
 
 
-def refuses(trunk, tokens):
-    """Reasons why these types cannot be handled here."""
+def refuses(inputs):
+    """Reasons why trunk and tokens, the first of `inputs`, cannot be handled here."""
+    trunk, tokens = inputs[:2]
     dtypes = {trunk.dtype, tokens.dtype}
     if torch.float64 in dtypes:
         yield "computes in float32: use the cpp or reference backend for float64"

@@ -246,8 +246,9 @@ def weight_kernel(
     tl.store(partials_ptr + at * channels + in_col[None, :], acc, mask=whole)
 
 
-def refuses(x, y):
-    """Reasons why `x` and `y` cannot be handled here."""
+def refuses(inputs):
+    """Reasons why x and y, the first of `inputs`, cannot be handled here."""
+    x, y = inputs[:2]
     if torch.float64 in (x.dtype, y.dtype):
         yield "computes in float32: use the cpp or reference backend for float64"
     halves = {torch.bfloat16, torch.float16} & {x.dtype, y.dtype}

@@ -59,6 +59,17 @@ class Op:
     trial: Callable[[Backend, torch.device], Sequence[Tensor]]
 
 
+def triton_backend(op: str) -> Backend:
+    """The kernels of `vitresnas.kernels.<op>`, which are imported when they are first asked for."""
+    kernel = functools.cache(lambda: importlib.import_module(f"vitresnas.kernels.{op}"))
+    return Backend(
+        "triton",
+        lambda *arguments: kernel().forward(*arguments),
+        lambda *arguments: kernel().backward(*arguments),
+        lambda inputs: tuple(kernel().refuses(inputs)),
+    )
+
+
 def find(name: str) -> Op:
     """The op of the module `vitresnas.ops.<name>`."""
     found: Op = importlib.import_module(f"vitresnas.ops.{name}").OP

@@ -31,7 +31,8 @@ from torch.autograd.function import once_differentiable
 from vitresnas.errors import InputError
 from vitresnas.ops import masked_layer_norm_native as compiled
 from vitresnas.ops import masked_layer_norm_reference as plain
-from vitresnas.ops.dispatch import Backend, Op, as_given, choose
+from vitresnas.ops import native
+from vitresnas.ops.dispatch import Backend, Op, as_given, choose, triton_backend
 from vitresnas.ops.masked_layer_norm_reference import statistics_dtype as statistics_dtype
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -51,24 +52,6 @@ def reference(
     return plain.forward(x, weight, bias, widths, eps, dtype, padded)[0]
 
 
-def _forward_triton(*arguments: Any) -> Any:
-    from vitresnas.kernels import masked_layer_norm as kernel
-
-    return kernel.forward(*arguments)
-
-
-def _backward_triton(*arguments: Any) -> Any:
-    from vitresnas.kernels import masked_layer_norm as kernel
-
-    return kernel.backward(*arguments)
-
-
-def _refused_by_triton(inputs: Any) -> tuple[str, ...]:
-    from vitresnas.kernels import masked_layer_norm as kernel
-
-    return tuple(kernel.refuses(inputs))
-
-
 def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     x, dy = (torch.randn(4, 3, 40, generator=generator).to(device) for _ in range(2))
@@ -82,12 +65,12 @@ OP = Op(
     "masked_layer_norm",
     (
         Backend("cuda", compiled.forward_cuda, compiled.backward_cuda, compiled.refused_by_cuda),
-        Backend("triton", _forward_triton, _backward_triton, _refused_by_triton),
+        triton_backend("masked_layer_norm"),
         Backend(
             "cpp",
             compiled.forward_cpp,
             compiled.backward_cpp,
-            compiled.refused_by_cpp,
+            lambda inputs: native.refuses(*inputs[:2]),
             compiled.loses_by_cpp,
         ),
         Backend("reference", plain.forward, plain.backward),

@@ -156,14 +156,6 @@ def aligned(x: Tensor) -> Tensor:
     return x if x.data_ptr() % 16 == 0 else x.clone()
 
 
-def refused_by_cpp(inputs: Sequence[Tensor]) -> tuple[str, ...]:
-    """Reasons why the C++ kernel cannot run on x and y (or dy)."""
-    for tensor in inputs[:2]:
-        if tensor.dtype not in native.DTYPES:
-            return (f"has no kernel for {tensor.dtype}: use float32, float64 or bfloat16",)
-    return ()
-
-
 def loses_by_cpp(inputs: Sequence[Tensor]) -> tuple[str, ...]:
     """Why torch is faster on x, y and the widths of a forward pass."""
     if len(inputs) < 3:  # a backward pass

@@ -40,6 +40,14 @@ def missing() -> str | None:
     return None
 
 
+def refuses(*tensors: Tensor) -> tuple[str, ...]:
+    """Why no C++ kernel runs on these: the first dtype that has none."""
+    for tensor in tensors:
+        if tensor.dtype not in DTYPES:
+            return (f"has no kernel for {tensor.dtype}: use float32, float64 or bfloat16",)
+    return ()
+
+
 def module() -> Any:
     """The compiled module; raises BackendError where there is none."""
     if reason := missing():

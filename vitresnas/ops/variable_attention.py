@@ -29,7 +29,7 @@ from vitresnas.errors import InputError
 from vitresnas.ops import native
 from vitresnas.ops import variable_attention_cuda as cuda
 from vitresnas.ops import variable_attention_reference as plain
-from vitresnas.ops.dispatch import Backend, Op, as_given, choose
+from vitresnas.ops.dispatch import Backend, Op, as_given, choose, triton_backend
 from vitresnas.ops.variable_attention_reference import reference, statistics_dtype
 
 __all__ = ["OP", "reference", "variable_attention"]
@@ -76,30 +76,6 @@ def _backward_cpp(
     return dqkv
 
 
-def _refused_by_cpp(inputs: Any) -> tuple[str, ...]:
-    if inputs[0].dtype in native.DTYPES:
-        return ()
-    return (f"has no kernel for {inputs[0].dtype}: use float32, float64 or bfloat16",)
-
-
-def _forward_triton(*arguments: Any) -> Any:
-    from vitresnas.kernels import variable_attention as kernel
-
-    return kernel.forward(*arguments)
-
-
-def _backward_triton(*arguments: Any) -> Any:
-    from vitresnas.kernels import variable_attention as kernel
-
-    return kernel.backward(*arguments)
-
-
-def _refused_by_triton(inputs: Any) -> tuple[str, ...]:
-    from vitresnas.kernels import variable_attention as kernel
-
-    return tuple(kernel.refuses(inputs[0]))
-
-
 def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     heads = torch.tensor([2, 1], dtype=torch.int32, device=device)
@@ -121,8 +97,8 @@ OP = Op(
     "variable_attention",
     (
         Backend("cuda", cuda.forward, cuda.backward, cuda.refuses),
-        Backend("triton", _forward_triton, _backward_triton, _refused_by_triton),
-        Backend("cpp", _forward_cpp, _backward_cpp, _refused_by_cpp),
+        triton_backend("variable_attention"),
+        Backend("cpp", _forward_cpp, _backward_cpp, lambda inputs: native.refuses(inputs[0])),
         Backend("reference", plain.forward, plain.backward),
     ),
     _trial,

@@ -26,32 +26,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vitresnas.errors import InputError
+from vitresnas.ops import native
 from vitresnas.ops import variable_linear_cpu as cpu
 from vitresnas.ops import variable_linear_reference as plain
-from vitresnas.ops.dispatch import Backend, Op, as_given, choose
+from vitresnas.ops.dispatch import Backend, Op, as_given, choose, triton_backend
 from vitresnas.ops.variable_linear_reference import accumulator, reference
 
 __all__ = ["OP", "reference", "variable_linear", "variable_linear_residual"]
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def _forward_triton(*arguments: Any) -> Any:
-    from vitresnas.kernels import variable_linear as kernel
-
-    return kernel.forward(*arguments)
-
-
-def _backward_triton(*arguments: Any) -> Any:
-    from vitresnas.kernels import variable_linear as kernel
-
-    return kernel.backward(*arguments)
-
-
-def _refused_by_triton(inputs: Any) -> tuple[str, ...]:
-    from vitresnas.kernels import variable_linear as kernel
-
-    return tuple(kernel.refuses(inputs[0]))
 
 
 def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
@@ -70,8 +53,8 @@ def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
 OP = Op(
     "variable_linear",
     (
-        Backend("triton", _forward_triton, _backward_triton, _refused_by_triton),
-        Backend("cpp", cpu.forward, cpu.backward, cpu.refuses),
+        triton_backend("variable_linear"),
+        Backend("cpp", cpu.forward, cpu.backward, lambda inputs: native.refuses(inputs[0])),
         Backend("reference", plain.forward, plain.backward),
     ),
     _trial,

@@ -11,7 +11,7 @@ widened just before its product. Storage stays bfloat16.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -216,13 +216,6 @@ def _outgoing(
         torch.get_num_threads(),
     )
     native.check(code, "variable_linear_backward", pre=pre, dx=dx_RK)
-
-
-def refuses(inputs: Sequence[Tensor]) -> tuple[str, ...]:
-    """Reasons why `inputs` (x first) cannot be handled here."""
-    if inputs[0].dtype in native.DTYPES:
-        return ()
-    return (f"has no kernel for {inputs[0].dtype}: use float32, float64 or bfloat16",)
 
 
 def _chunks(

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from vitresnas.errors import InputError
 from vitresnas.ops import native, variable_patch_embedding_cpu
-from vitresnas.ops.dispatch import Backend, Op, as_given, choose
+from vitresnas.ops.dispatch import Backend, Op, as_given, choose, triton_backend
 from vitresnas.ops.masked_layer_norm import FLOATS, statistics_dtype
 
 
@@ -84,31 +84,6 @@ def _reached(weight: Tensor, widths: Tensor) -> Tensor:
     return torch.where(reached_C[:, None, None, None], weight, 0).to(statistics_dtype(weight))
 
 
-def _refused_by_cpp(inputs: Any) -> tuple[str, ...]:
-    for tensor in inputs[:2]:
-        if tensor.dtype not in native.DTYPES:
-            return (f"has no kernel for {tensor.dtype}: use float32, float64 or bfloat16",)
-    return ()
-
-
-def _forward_triton(*arguments: Any) -> Any:
-    from vitresnas.kernels import variable_patch_embedding as kernel
-
-    return kernel.forward(*arguments)
-
-
-def _backward_triton(*arguments: Any) -> Any:
-    from vitresnas.kernels import variable_patch_embedding as kernel
-
-    return kernel.backward(*arguments)
-
-
-def _refused_by_triton(inputs: Any) -> tuple[str, ...]:
-    from vitresnas.kernels import variable_patch_embedding as kernel
-
-    return tuple(kernel.refuses(*inputs[:2]))
-
-
 def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
 
@@ -127,12 +102,12 @@ def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
 OP = Op(
     "variable_patch_embedding",
     (
-        Backend("triton", _forward_triton, _backward_triton, _refused_by_triton),
+        triton_backend("variable_patch_embedding"),
         Backend(
             "cpp",
             variable_patch_embedding_cpu.forward,
             variable_patch_embedding_cpu.backward,
-            _refused_by_cpp,
+            lambda inputs: native.refuses(*inputs[:2]),
         ),
         Backend("reference", _forward_reference, _backward_reference),
     ),

@@ -23,36 +23,11 @@ from torch.autograd.function import once_differentiable
 
 from vitresnas.errors import InputError
 from vitresnas.ops import native, variable_reduction_cpu, variable_reduction_reference
-from vitresnas.ops.dispatch import Backend, Op, as_given, choose
+from vitresnas.ops.dispatch import Backend, Op, as_given, choose, triton_backend
 from vitresnas.ops.masked_layer_norm import FLOATS, statistics_dtype
 from vitresnas.ops.variable_reduction_reference import reference
 
 __all__ = ["OP", "reference", "variable_reduction"]
-
-
-def _refused_by_cpp(inputs: Any) -> tuple[str, ...]:
-    for tensor in inputs[:2]:
-        if tensor.dtype not in native.DTYPES:
-            return (f"has no kernel for {tensor.dtype}: use float32, float64 or bfloat16",)
-    return ()
-
-
-def _forward_triton(*arguments: Any) -> Any:
-    from vitresnas.kernels import variable_reduction as kernel
-
-    return kernel.forward(*arguments)
-
-
-def _backward_triton(*arguments: Any) -> Any:
-    from vitresnas.kernels import variable_reduction as kernel
-
-    return kernel.backward(*arguments)
-
-
-def _refused_by_triton(inputs: Any) -> tuple[str, ...]:
-    from vitresnas.kernels import variable_reduction as kernel
-
-    return tuple(kernel.refuses(*inputs[:2]))
 
 
 def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
@@ -79,9 +54,12 @@ def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
 OP = Op(
     "variable_reduction",
     (
-        Backend("triton", _forward_triton, _backward_triton, _refused_by_triton),
+        triton_backend("variable_reduction"),
         Backend(
-            "cpp", variable_reduction_cpu.forward, variable_reduction_cpu.backward, _refused_by_cpp
+            "cpp",
+            variable_reduction_cpu.forward,
+            variable_reduction_cpu.backward,
+            lambda inputs: native.refuses(*inputs[:2]),
         ),
         Backend(
             "reference",
