@@ -25,6 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def needs_onnx() -> None:
+    for name in ("onnxruntime", "onnx", "onnxscript"):
+        pytest.importorskip(name, reason="needs the extra: pip install -e '.[onnx]'")
+
+
+@pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     """torch.compile without a compiler: graphs are traced, listed here, and run as they are."""
     import torch

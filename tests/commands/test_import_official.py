@@ -4,20 +4,9 @@ import json
 import pytest
 import torch
 
-from tests.models.official_oracle import oracle_logits, random_checkpoint
+from tests.models.official_oracle import DEFINITION, oracle_logits, random_checkpoint
 from vitresnas.__main__ import main
 from vitresnas.models.model_directory import load_model, read_card
-
-DEFINITION = (
-    (5, 16, 8),
-    (1, (16, 2, 8), (16, 24), 1),
-    (1, (16, 1, 8), (16, 16), 0),
-    (3, 16, 24),
-    (1, (24, 1, 8), (24, 40), 1),
-    (3, 24, 32),
-    (1, (32, 3, 16), (32, 40), 1),
-    (2, 32, 5),
-)
 
 
 @pytest.fixture

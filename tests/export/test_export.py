@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.official_oracle import oracle_logits, random_checkpoint
+from tests.models.official_oracle import DEFINITION, oracle_logits, random_checkpoint
 from vitresnas.__main__ import main
 from vitresnas.errors import InputError
 from vitresnas.export import FORMATS, export, export_model
@@ -22,17 +22,6 @@ from vitresnas.export.export import Format
 from vitresnas.models import create_model, load_model, save_model
 from vitresnas.space import SPACES
 
-# The authors' notation of a network of three stages, with a removed block.
-DEFINITION = (
-    (5, 16, 8),
-    (1, (16, 2, 8), (16, 24), 1),
-    (1, (16, 1, 8), (16, 16), 0),
-    (3, 16, 24),
-    (1, (24, 1, 8), (24, 40), 1),
-    (3, 24, 32),
-    (1, (32, 3, 16), (32, 40), 1),
-    (2, 32, 5),
-)
 ELSEWHERE = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -57,12 +46,6 @@ program = torch.export.load(sys.argv[1], extra_files=facts)
 assert json.loads(facts["vitresnas.json"])["mean"] == "[0.485, 0.456, 0.406]"
 torch.save(program.module()(torch.load(sys.argv[2])), sys.argv[3])
 """
-
-
-@pytest.fixture
-def needs_onnx():
-    for name in ("onnxruntime", "onnx", "onnxscript"):
-        pytest.importorskip(name, reason="needs the extra: pip install -e '.[onnx]'")
 
 
 def small_model(path: Path, **changes) -> Path:

@@ -29,12 +29,8 @@ def test_where_it_is_missing_the_command_that_installs_it_is_told(monkeypatch, t
     assert ".[onnx]" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("needs_onnx")
 class TestInstalled:
-    @pytest.fixture(autouse=True)
-    def _installed(self):
-        for name in ("onnxruntime", "onnx", "onnxscript"):
-            pytest.importorskip(name, reason="needs the extra: pip install -e '.[onnx]'")
-
     def prepare(self, module, x, operation=None):
         return usable_runtime("onnxruntime", "cpu").prepare(module, x, operation)
 

@@ -13,6 +13,18 @@ import torch.nn.functional as F
 
 State = dict[str, torch.Tensor]
 
+# The authors' notation of a network of three stages, with a removed block.
+DEFINITION = (
+    (5, 16, 8),
+    (1, (16, 2, 8), (16, 24), 1),
+    (1, (16, 1, 8), (16, 16), 0),
+    (3, 16, 24),
+    (1, (24, 1, 8), (24, 40), 1),
+    (3, 24, 32),
+    (1, (32, 3, 16), (32, 40), 1),
+    (2, 32, 5),
+)
+
 
 def oracle_logits(state: State, network_def: Any, images: torch.Tensor, patch: int = 14) -> Any:
     """Raw logits of every head by name: class, distillation (with 2 prefix tokens), patch."""

@@ -158,10 +158,6 @@ class Drift:
             return None
         return level_and_noise([reading.host for reading in self.readings])[0]
 
-    @property
-    def share_repeated(self) -> float:
-        return self.repeated / self.measured if self.measured else 0.0
-
     def __str__(self) -> str:
         if len(self.readings) < LEAST_READINGS:
             return "drift: too short a run to tell"
