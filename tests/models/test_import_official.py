@@ -180,3 +180,15 @@ def test_missing_and_truncated_files_are_named(tmp_path):
             import_official(tmp_path / "c.pth", DEFINITION)
     with pytest.raises(FileFormatError, match="cannot read"):
         import_official(tmp_path, DEFINITION)
+
+
+def test_a_damaged_file_of_an_old_torch_is_one_sentence(tmp_path):
+    path = tmp_path / "c.pth"
+    state = {"model": random_checkpoint(DEFINITION)}
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    first = re.search(rb"[0-9]{9,}", content)  # tensors name their storages by number
+    assert first is not None
+    path.write_bytes(content.replace(first[0], first[0][:-1] + b"x", 1))
+    with pytest.raises(FileFormatError, match=r"cannot read .*c.pth as a checkpoint"):
+        import_official(path, DEFINITION)
