@@ -27,7 +27,7 @@ def push(
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is public
 
     from vitresnas.models.model_directory import HUB_FILES, read_card, update_card, write_hub_files
 
@@ -36,7 +36,9 @@ def push(
     except HFValidationError as error:
         reason = str(error).rstrip(".")
         raise InputError(f"repo is {repo!r} ({reason}): use USER/NAME") from None
-    read_card(directory)
+    if "/" not in repo:  # the hub would add the account; the card names where timm finds it
+        raise InputError(f"repo is {repo!r}, without an account: use USER/NAME")
+    exports = _exports(Path(directory), str(read_card(directory)["weights_sha256"]))
     if get_token() is None:
         raise InputError(
             "this machine has no account at the Hugging Face hub: run `hf auth login`, or set "
@@ -44,8 +46,8 @@ def push(
         )
     update_card(directory, {"repo": repo, **({} if license is None else {"license": license})})
     write_hub_files(directory)
-    found = [Path(directory) / name for name in (*HUB_FILES, *EXPORTS)]
-    files = [CommitOperationAdd(path.name, path) for path in found if path.is_file()]
+    found = [*(Path(directory) / name for name in HUB_FILES), *exports]
+    files = [CommitOperationAdd(path.name, path) for path in found]
     api = HfApi(library_name="vitresnas")
     try:
         api.create_repo(repo, private=private, exist_ok=True)
@@ -64,6 +66,18 @@ def push(
             f"{api.endpoint} is not reached ({error}): run the same command where the network is; "
             f"{directory} is ready to be pushed"
         ) from error
+
+
+def _exports(directory: Path, weights_sha256: str) -> list[Path]:
+    """The exports of these weights. Raises InputError for one of others, an earlier model's."""
+    found = [directory / name for name in EXPORTS if (directory / name).is_file()]
+    for path in found:
+        if weights_sha256.encode() not in path.read_bytes():  # both formats keep facts as they are
+            raise InputError(
+                f"{path} is not an export of the weights beside it: remove it, or repeat "
+                "`vitresnas export`"
+            )
+    return found
 
 
 @door

@@ -14,6 +14,7 @@ import timm
 import torch
 from huggingface_hub import ModelCard
 
+from vitresnas.export import export_model
 from vitresnas.models import create_model, save_model
 from vitresnas.models.model_directory import read_card
 from vitresnas.push import main
@@ -147,6 +148,7 @@ def test_without_network_account_or_name_nothing_happens(tmp_path, model, monkey
     for token, repo, sentence in (
         (None, "somebody/net", "has no account at the Hugging Face hub: run `hf auth login`"),
         (RIGHT, "some body/net", "repo is 'some body/net'"),
+        (RIGHT, "net", "repo is 'net', without an account: use USER/NAME"),
         (RIGHT, "somebody/net", "http://127.0.0.1:9 is not reached"),
     ):
         if token:
@@ -155,3 +157,18 @@ def test_without_network_account_or_name_nothing_happens(tmp_path, model, monkey
         printed = capsys.readouterr().err
         assert sentence in printed and len(printed.splitlines()) == 1
     assert read_card(directory)["repo"] == "somebody/net"
+
+
+def test_exports_go_along_unless_they_are_of_other_weights(tmp_path, model, hub, capsys):
+    directory = tmp_path / "model"
+    arguments = [str(directory), "--repo", "somebody/net"]
+    exported = export_model(directory, "torch-export")
+    assert main(arguments) == 0
+    assert hub.files["somebody/net"]["model.pt2"] == (directory / "model.pt2").read_bytes()
+    with torch.no_grad():
+        model.head.bias += 1
+    save_model(model, directory, CARD)
+    capsys.readouterr()
+    assert main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert f"{exported.path} is not an export of the weights beside it" in printed
