@@ -115,6 +115,13 @@ def test_a_changed_run_file_is_refused(folder):
         render_report(folder)
 
 
+def test_a_broken_line_is_told_by_its_number(folder):
+    metrics = folder / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('{"epoch": 2', '{"epoch" 2'))
+    with pytest.raises(FileFormatError, match=r"line 2 of .*metrics.jsonl is not JSON"):
+        render_report(folder)
+
+
 def test_the_page_needs_no_torch(folder):
     program = (
         "import sys; sys.modules['torch'] = None\n"

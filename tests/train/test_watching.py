@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from vitresnas.files import read_lines
+from vitresnas.files import read_json, read_lines
 from vitresnas.report import render_report
 from vitresnas.train.__main__ import main
 from vitresnas.train.metrics import MetricLog
@@ -21,6 +21,23 @@ def test_a_run_tells_who_trained_it_and_has_a_page(whole):
     assert process["command"]
     html = render_report(whole)
     assert "badge finished" in html and "hold-out, largest" in html and "random_1" in html
+
+
+def test_the_command_leaves_curves_and_a_card_that_tells_where_it_ran(toy_space, tmp_path):
+    out = tmp_path / "out"
+    assert main([*FAST, "--space", str(toy_space), "--out", str(out)]) == 0
+    assert "badge finished" in (out / "report.html").read_text()
+    card = read_json(out / "supernet_card.json", "supernet_card")
+    (process,) = read_lines(out / "processes.jsonl")
+    for field in ("commit", "versions", "device"):
+        assert card["environment"][field] == process["environment"][field]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="needs vitresnas[watch]")
+def test_a_folder_that_cannot_be_written_is_one_sentence_with_wandb_too(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([*FAST, "--out", str(tmp_path / "file" / "out"), "--wandb", "p"]) == 2
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_a_process_that_goes_back_is_told_of_once(tmp_path):

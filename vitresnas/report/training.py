@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitresnas.files import JsonObject, read_json
+from vitresnas.files import JsonObject, read_json, read_lines
 from vitresnas.report.chart import CATEGORIES, Chart, Point, Series
 from vitresnas.report.page import Tile, charts, columns, facts, page, section, table, text, tiles
 from vitresnas.report.scale import Axis, number
@@ -43,9 +42,9 @@ class Run:
         return cls(
             name=folder.resolve().name,
             identity=read_json(folder / RUN, "training_run"),
-            metrics=_lines(folder / METRICS),
-            processes=_lines(folder / PROCESSES),
-            rollbacks=_lines(folder / ROLLBACKS),
+            metrics=read_lines(folder / METRICS),
+            processes=read_lines(folder / PROCESSES),
+            rollbacks=read_lines(folder / ROLLBACKS),
             # What version 2 added is not shown here.
             result=read_json(folder / RESULT, "training_result", 2, {1: dict}) if finished else {},
         )
@@ -212,11 +211,3 @@ def _processes(processes: Sequence[JsonObject]) -> str:
         )
     head = ("began (UTC)", "device", "commit, + with changes", "command")
     return table(head, rows)
-
-
-def _lines(path: Path) -> list[JsonObject]:
-    """The whole lines of a log; one that is being written is left alone."""
-    if not path.is_file():
-        return []
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines()]

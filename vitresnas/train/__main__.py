@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitresnas.doors import Parser, door, leads, print_json, say
+from vitresnas.files import atomic_write
 
 if TYPE_CHECKING:
     from vitresnas.train.recipe import Recipe
@@ -44,12 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = run(recipe, out, checkpoint_seconds=seconds, **where)
     if not leads():
         return 0
+    from vitresnas.report import render_report
+
+    page = Path(out) / "report.html"
+    atomic_write(page, render_report(out).encode())
     for note in result.data["notes"]:
         say(f"note: {note}")
     if as_json:
         print_json({"out": out, **result.to_json()})
     else:
-        print("\n".join([*result.lines(), f"written to {out}"]))
+        print("\n".join([*result.lines(), f"written to {out}, curves in {page}"]))
     return 0
 
 

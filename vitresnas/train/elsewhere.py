@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitresnas.errors import InputError, how_to_install
-from vitresnas.files import digest
+from vitresnas.files import digest, storage_errors
 from vitresnas.train.recipe import Recipe
 
 
@@ -27,7 +27,8 @@ def shown_in_wandb(project: str | None, recipe: Recipe, out: Path) -> Iterator[N
         raise InputError(f"--wandb needs a package that is not here: {how_to_install('watch')}")
     import wandb
 
-    out.mkdir(parents=True, exist_ok=True)
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     try:
         shown = wandb.init(
             project=project,
@@ -39,7 +40,7 @@ def shown_in_wandb(project: str | None, recipe: Recipe, out: Path) -> Iterator[N
             sync_tensorboard=True,
         )
     except wandb.Error as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(
             f"Weights & Biases cannot be reached ({reason}): run `wandb login`, or set "
             "WANDB_MODE=offline and sync later"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-import torch
-
 from vitresnas.data.by_class import images_by_class
 from vitresnas.data.load import Data, load_data
 from vitresnas.data.stand_in import stand_in
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject, read_lines, storage_errors
+from vitresnas.latency.environment import describe_environment
 from vitresnas.train.checkpoints import keep_newest
 from vitresnas.train.distributed import join
 from vitresnas.train.dry_run import DryRun, dry_run
@@ -73,11 +72,12 @@ def _claim(stack: contextlib.ExitStack, out: Path, identity: JsonObject) -> None
 def look(recipe: Recipe, *, device: str = "auto", workers: int | None = None) -> DryRun:
     """What `run` would train, and how long it would take; writes nothing.
 
-    A recipe that brings no images is timed on noise of the same size.
+    A recipe that brings no images is timed on noise of the same size, a teacher of timm without its
+    weights.
     """
     place = choose_place(recipe, device, workers)
     data = _read(recipe) if recipe.data else stand_in(image_size(recipe))
-    task = create_task(recipe, data)
+    task = create_task(recipe, data, to_train=False)
     with threads_of(place):
         return dry_run(recipe, data, task, place)
 
@@ -145,15 +145,11 @@ def _left_out(data: Data) -> list[str]:
 
 
 def _environment(place: Place) -> JsonObject:
-    name = "cpu"
-    if place.device.type == "cuda":
-        name = torch.cuda.get_device_name(place.device)
-    return {
-        "torch": torch.__version__,
-        "device": name,
-        "processes": place.world.size,
-        "threads": place.threads,
-    }
+    """Of the process that finished the run; processes.jsonl tells of all."""
+    where = describe_environment()
+    if place.device.type == "cpu":  # on a machine that has a GPU too
+        where["device"] = where["processor"]
+    return {**where, "processes": place.world.size, "threads": place.threads}
 
 
 def _to_json(scores: dict[str, Score]) -> JsonObject:

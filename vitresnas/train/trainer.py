@@ -79,7 +79,7 @@ class Trainer:
         self.holdout = data.holdout.to(place.device)
         self.optimizer = create_optimizer(task.model, recipe)
         self.schedule = create_schedule(self.optimizer, recipe, self.loader.steps_per_epoch)
-        self.average = _create_average(task.model, recipe)
+        self.average = create_average(task.model, recipe)
         self.watch = Watch(place.device, place.world)
         self.steps_done = 0
         self._epoch_seconds = 0.0  # of the epoch that is being trained
@@ -290,12 +290,20 @@ class _Network(nn.Module):
         return self._task.heads(images_BCHW, epoch, step, piece)
 
 
-def _create_average(model: nn.Module, recipe: Recipe) -> Any:
+def create_average(model: nn.Module, recipe: Recipe) -> Any:
+    """The weight average: over about the last fifth of the steps so far, until that is as long as
+    the recipe's decay reaches (polynomial decay, Shamir and Zhang, arXiv 1212.1824).
+
+    timm's own warm-up would need 4 million steps to get to the paper's 0.99996, which trains for
+    375,000; this gets there after 100,000.
+    """
     if not recipe.average:
         return None
     from timm.utils import ModelEmaV3
 
-    return ModelEmaV3(model, decay=recipe.average, use_warmup=True)
+    return ModelEmaV3(
+        model, decay=recipe.average, use_warmup=True, warmup_gamma=4.0, warmup_power=1.0
+    )
 
 
 def _describe(record: JsonObject, epochs: int) -> str:
