@@ -24,13 +24,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the model directory to write")
     parser.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
     arguments = parser.parse_args(argv)
+    from timm.data import resolve_model_data_config
+
     from vitresnas.models.imported import write_imported
     from vitresnas.models.timm_weights import from_timm, timm_network
 
     name = arguments.network
-    model = from_timm(timm_network(name, arguments.weights), name)
+    theirs = timm_network(name, arguments.weights)
+    model = from_timm(theirs, name)
     card = {"source": f"timm, {name}", "made_by": "import_timm"}
-    write_imported(model, arguments.out, card, name=name, as_json=arguments.json)
+    # How much of an image timm evaluates these weights on.
+    crop = {"crop_pct": resolve_model_data_config(theirs)["crop_pct"]}
+    write_imported(model, arguments.out, {**card, **crop}, name=name, as_json=arguments.json)
     return 0
 
 

@@ -89,8 +89,8 @@ def test_timm_builds_the_network_with_its_weights_from_the_directory(tmp_path, s
         ).eval()
         images = torch.ones(1, 3, 32, 32)
         assert larger(images).shape == (1, 3)
-        tokens = saved.at_resolution(32).forward_features(images).tokens
-        assert torch.equal(larger.forward_features(images).tokens, tokens)
+        tokens = saved.at_resolution(32).features(images).tokens
+        assert torch.equal(larger.forward_features(images), tokens)
 
 
 def test_timm_names_the_classes(tmp_path):

@@ -4,9 +4,11 @@ import subprocess
 import sys
 import textwrap
 from random import Random
+from typing import Any
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 
 from vitresnas.errors import FileFormatError, InputError
@@ -55,6 +57,18 @@ def test_the_card_tells_what_the_model_is(tmp_path):
     assert card["parameters"] == parameters(model.architecture, patch_head=True)
     with pytest.raises(ValueError, match="'macs' is written by save_model"):
         save_model(model, tmp_path, {"macs": 3})
+
+
+def test_weights_that_could_not_be_read_again_are_not_written(tmp_path):
+    headless = timm.create_model("vitresnas", architecture=SPACE.smallest, num_classes=0)
+    wrapped: Any = torch.compile(build())
+    for model, what in (
+        (wrapped, "embedding.prefix_tokens is missing"),
+        (headless, "head.weight is missing"),
+    ):
+        with pytest.raises(InputError, match=f"{what}: save the network itself"):
+            save_model(model, tmp_path / "m", {})
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_card_can_be_completed_and_the_model_stays(tmp_path):

@@ -107,7 +107,7 @@ def test_feature_maps_are_the_patches_of_the_plain_forward_pass(digits_net):
     body.model.load_state_dict(digits_net.state_dict(), strict=False)
     images = torch.randn(2, 3, 16, 16)
     with torch.inference_mode():
-        maps, plain = body(images), digits_net.forward_features(images)
+        maps, plain = body(images), digits_net.features(images)
     assert body.feature_info.channels() == [32, 64, 128]
     assert body.feature_info.reduction() == [2, 4, 8]
     for index, (found, tokens) in enumerate(zip(maps, plain.stages, strict=True)):
@@ -135,11 +135,12 @@ def test_chosen_feature_maps_drop_what_they_do_not_need(digits_net):
 def test_intermediates_come_with_what_the_head_reads(digits_net):
     images = torch.randn(1, 3, 16, 16)
     with torch.inference_mode():
-        features, (last,) = digits_net.forward_intermediates(
+        tokens, (last,) = digits_net.forward_intermediates(
             images, indices=1, norm=True, output_fmt="NLC"
         )
-        assert torch.equal(digits_net.forward_head(features), digits_net(images))
-        assert torch.equal(last, features.tokens[:, 1:])
+        assert torch.equal(tokens, digits_net.forward_features(images))
+        assert torch.equal(digits_net.forward_head(tokens), digits_net(images))
+        assert torch.equal(last, tokens[:, 1:])
         assert len(digits_net.forward_intermediates(images, indices=[0], stop_early=True)) == 1
         with pytest.raises(InputError, match="output_fmt is 'NHWC': use NCHW or NLC"):
             digits_net.forward_intermediates(images, output_fmt="NHWC")
@@ -150,7 +151,8 @@ def test_intermediates_come_with_what_the_head_reads(digits_net):
     [
         ({"pretrained": True}, "no weights are published for vitresnas_tiny: train it with"),
         ({"out_indices": (0,)}, "out_indices is .0,.: it needs features_only=True"),
-        ({"num_classes": 0}, r"num_classes is 0: .* model\.forward_features"),
+        ({"num_classes": -1}, "num_classes is -1: use 0 for features"),
+        ({"global_pool": ""}, r"global_pool is '': .* with num_classes=0"),
         ({"img_size": (112, 56)}, r"img_size is \(112, 56\): .* square"),
         ({"drop_rate": 0.1}, "drop_rate is 0.1: .* use drop_path_rate"),
         ({"global_pool": "avg"}, "global_pool is 'avg': .* class token"),

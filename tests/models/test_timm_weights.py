@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 
+from vitresnas.data import normalise
 from vitresnas.errors import InputError, MismatchError
 from vitresnas.import_timm import main
 from vitresnas.models import create_model, load_model, save_model
@@ -36,6 +37,17 @@ def test_a_deit_keeps_its_logits(name):
     assert ours.architecture.depth == 2 and len(ours.architecture.stages) == 1
 
 
+def test_other_means_are_folded_into_the_patch_embedding():
+    torch.manual_seed(0)
+    theirs = timm.create_model("vit_tiny_patch16_224", **SMALL).eval()
+    assert theirs.pretrained_cfg["mean"] == theirs.pretrained_cfg["std"] == (0.5, 0.5, 0.5)
+    ours = from_timm(theirs, "vit_tiny_patch16_224")
+    pixels = torch.rand(3, 3, 32, 32)
+    with torch.inference_mode():
+        expected = theirs((pixels - 0.5) / 0.5)
+        torch.testing.assert_close(ours(normalise(255 * pixels)), expected, atol=1e-5, rtol=0)
+
+
 def test_the_published_deit_tiny_is_as_large_as_its_paper_says(tmp_path, capsys):
     weights = tmp_path / "deit.safetensors"
     torch.manual_seed(0)
@@ -49,6 +61,8 @@ def test_the_published_deit_tiny_is_as_large_as_its_paper_says(tmp_path, capsys)
     summary = json.loads(capsys.readouterr().out)
     assert summary["parameters_inference"] == 5_717_416  # 5 M in the paper's table 1
     assert summary["macs"] == macs(load_model(out).architecture) > 1.2e9
+    config = timm.create_model(f"local-dir:{out}", pretrained=True).pretrained_cfg
+    assert config["crop_pct"] == 0.9 and config["first_conv"] == "embedding.projection"
     images = torch.randn(1, 3, 224, 224)
     with torch.inference_mode():
         torch.testing.assert_close(load_model(out)(images), theirs(images), atol=1e-5, rtol=0)
@@ -66,6 +80,12 @@ def test_other_networks_are_refused_by_what_they_have(name, sentence):
         network = timm.create_model(name)
     with pytest.raises(InputError, match=sentence):
         from_timm(network, name)
+
+
+def test_a_network_without_classifier_is_refused():
+    network = timm.create_model("deit_tiny_patch16_224", **(SMALL | {"num_classes": 0}))
+    with pytest.raises(InputError, match="deit has no classifier: give a network"):
+        from_timm(network, "deit")
 
 
 def test_without_network_the_sentence_tells_how_to_get_weights(offline, tmp_path, capsys):
@@ -90,5 +110,8 @@ def test_a_model_directory_can_be_a_teacher(offline, tmp_path):
     assert teacher(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
     with pytest.raises(MismatchError, match="tells 10 classes apart and the data has 3"):
         load_teacher(tmp_path / "model", classes=3)
-    with pytest.raises(InputError, match="cannot get the pre-trained weights of resnet18"):
+    with pytest.raises(
+        InputError, match=r"weights of resnet18 .* name a model directory as the te"
+    ):
         load_teacher("resnet18", classes=1000)
+    assert load_teacher("resnet18", classes=1000, pretrained=False).num_classes == 1000

@@ -81,7 +81,7 @@ def test_flops_that_torch_counts_are_twice_the_macs(name):
 @pytest.mark.parametrize("prefix_tokens", [1, 2])
 def test_every_multiple_of_the_reduction_is_an_input_side(side, prefix_tokens):
     model = create_model(toy(image_size=side, prefix_tokens=prefix_tokens)).eval()
-    features = model.forward_features(torch.randn(2, 3, side, side))
+    features = model.features(torch.randn(2, 3, side, side))
     widths = [
         (grid**2 + prefix_tokens, width)
         for grid, width in zip((side // 2, side // 4, side // 8), (20, 20, 36), strict=True)
@@ -161,7 +161,7 @@ def test_features_are_what_the_heads_read():
     model = create_model(toy(prefix_tokens=2), patch_head=True).eval()
     assert model.distillation_head is not None and model.patch_head is not None
     images = torch.randn(2, 3, 16, 16)
-    features, heads = model.forward_features(images), model.forward_heads(images)
+    features, heads = model.features(images), model.forward_heads(images)
     torch.testing.assert_close(model.norm(features.stages[-1]), features.tokens)
     assert torch.equal(features.pooled, features.tokens[:, 0])
     torch.testing.assert_close(model.head(features.pooled), heads["class"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import huggingface_hub
 import pytest
 import torch
 from torch.nn import functional as F
@@ -14,7 +15,7 @@ from vitresnas.data.stand_in import stand_in
 from vitresnas.errors import DataError, InputError, MismatchError
 from vitresnas.models import create_model
 from vitresnas.models.model_directory import load_model
-from vitresnas.space import load_architecture
+from vitresnas.space import load_architecture, parameters
 from vitresnas.train.__main__ import main
 from vitresnas.train.memory import estimate_memory
 from vitresnas.train.objectives import teaching
@@ -23,7 +24,7 @@ from vitresnas.train.place import Place
 from vitresnas.train.recipes import load_recipe
 from vitresnas.train.run import look, run
 from vitresnas.train.tasks import RetrainTask, create_task
-from vitresnas.train.trainer import Trainer
+from vitresnas.train.trainer import Trainer, create_average
 
 PLACE = Place(torch.device("cpu"))
 
@@ -43,6 +44,15 @@ def test_the_numbers_are_the_papers():
     assert (supernet.average, network.average) == (0.0, 0.99996)
     assert load_recipe("finetune-336").network.grids == (24, 12, 6)
     assert load_recipe("distill").network.prefix_tokens == 2
+
+
+def test_the_weight_average_gets_as_long_as_the_paper_says():
+    model = torch.nn.Linear(1, 1)
+    for name, steps in (("retrain", 300 * 1_226), ("cifar-retrain", 13_000)):
+        recipe = load_recipe(name)
+        average = create_average(model, recipe)
+        assert average.get_decay(steps // 5) < recipe.average == average.get_decay(steps - 1)
+        assert average.get_decay(1) == 0  # the first weights leave no trace
 
 
 @pytest.fixture(scope="module")
@@ -152,12 +162,18 @@ def test_rates_fall_from_layer_to_layer(toy_retrain, digits):
     assert any(p is model.embedding.prefix_tokens for p in free)
 
 
-def test_memory_is_what_autograd_keeps(toy_retrain, digits):
+def test_memory_is_what_autograd_keeps(toy_retrain, digits, trained):
     recipe = replace(toy_retrain, average=0.0)
     trainer = Trainer(create_task(recipe, digits), digits, recipe, PLACE)
     memory = estimate_memory(trainer, 0)
     numbers = sum(p.numel() for p in trainer.task.model.parameters())
     assert memory.fixed == 4 * 4 * numbers
+    taught = replace(recipe, teacher=str(trained), mixing=Mixing())
+    trainer = Trainer(create_task(taught, digits), digits, taught, PLACE)
+    with_token = sum(p.numel() for p in trainer.task.model.parameters())
+    assert estimate_memory(trainer, 0).fixed == 4 * (
+        4 * with_token + parameters(load_model(trained).architecture)
+    )
     # at least the input of each linear, and not ten times the tokens of all layers
     tokens = sum(
         count * stage.embed * len(stage.kept)
@@ -182,6 +198,17 @@ def test_a_look_without_data_reads_noise_of_its_size(tmp_path, monkeypatch, caps
     assert len(data.train) == 1_256_167 and len(data.class_names) == 1000
     assert data.train[1_000_000][0].shape == (3, 224, 224)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_look_at_distillation_downloads_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    recipe = replace(load_recipe("distill"), architecture="digits:smallest", data="digits")
+    recipe = replace(recipe, teacher="resnet18")  # a RegNetY-16GF takes seconds to build
+    with pytest.raises(MismatchError, match="tells 1000 classes apart and the data has 10"):
+        look(recipe, device="cpu", workers=0)  # it got as far as that without weights
+    with pytest.raises(InputError, match="cannot get the pre-trained weights of resnet18"):
+        run(recipe, tmp_path / "out", device="cpu", workers=0)
 
 
 def test_a_look_grows_its_batches_to_the_recipes(toy_retrain):

@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from vitresnas.models.timm_network import TIMM_CONFIG
+from vitresnas.models.timm_config import timm_config
 from vitresnas.space.architecture import Architecture
 
 README, CONFIG = "README.md", "config.json"
@@ -21,26 +21,29 @@ SPLITS = {"test": "test", "holdout": "hold-out"}
 
 def hub_config(architecture: Architecture, card: Mapping[str, Any], patch_head: bool) -> str:
     """config.json, from which timm.create_model("hf-hub:...") builds the network."""
-    side = architecture.image_size
-    two = architecture.prefix_tokens == 2
-    pretrained = {
-        **TIMM_CONFIG,
-        "input_size": (architecture.channels, side, side),
-        "num_classes": architecture.classes,
-        "classifier": ("head", "distillation_head") if two else "head",
-    }
-    if "data" in card:  # our own evaluation scales the shorter side to the network's
-        pretrained["crop_pct"] = 1.0
+    facts = pretrained_facts(architecture, card)
     document = {
-        "architecture": "vitresnas",
+        "architecture": facts.pop("architecture"),
         "num_classes": architecture.classes,
         "num_features": architecture.stages[-1].embed,
         "model_args": {"architecture": architecture.to_json(), "patch_head": patch_head},
-        "pretrained_cfg": pretrained,
     }
-    if card.get("class_names"):
-        document["label_names"] = list(card["class_names"])
+    if "label_names" in facts:
+        document["label_names"] = facts.pop("label_names")
+    document["pretrained_cfg"] = facts
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+
+def pretrained_facts(architecture: Architecture, card: Mapping[str, Any]) -> dict[str, Any]:
+    """timm's pretrained_cfg of these weights."""
+    facts = timm_config(architecture)
+    if "data" in card:  # our own evaluation scales the shorter side to the network's
+        facts["crop_pct"] = 1.0
+    elif "crop_pct" in card:
+        facts["crop_pct"] = card["crop_pct"]
+    if card.get("class_names"):
+        facts["label_names"] = list(card["class_names"])
+    return facts
 
 
 def hub_readme(architecture: Architecture, card: Mapping[str, Any]) -> str:

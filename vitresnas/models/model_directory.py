@@ -25,7 +25,7 @@ from vitresnas.files import (
 )
 from vitresnas.models.hub_files import CONFIG, README, hub_config, hub_readme
 from vitresnas.models.vit_res import ViTRes
-from vitresnas.models.weights import from_bytes, load_into, sha256, to_bytes
+from vitresnas.models.weights import from_bytes, load_into, misfits, sha256, to_bytes
 from vitresnas.space.architecture import KIND as ARCHITECTURE_KIND
 from vitresnas.space.architecture import Architecture
 from vitresnas.space.operations import macs, parameters
@@ -41,13 +41,21 @@ def save_model(model: ViTRes, path: str | Path, card: Mapping[str, Any]) -> None
 
     card: where the weights come from, as a JSON object; the fields `OURS` are added to it.
     All files are staged before the first is put in place, so a full disk (StorageError)
-    leaves an earlier model as it was.
+    leaves an earlier model as it was. Raises InputError for weights that no network of this
+    architecture has: of one that was wrapped, pruned, or lost its classifier.
     """
     for name in OURS:
         if name in card:
             raise ValueError(f"the card field {name!r} is written by save_model")
-    directory, architecture = Path(path), model.architecture
-    weights = to_bytes(model.state_dict())
+    directory, architecture, state = Path(path), model.architecture, model.state_dict()
+    with torch.device("meta"):
+        expected = ViTRes(architecture, patch_head=model.patch_head is not None).state_dict()
+    if problems := misfits(expected, state):
+        raise InputError(
+            f"these are not the weights of the network {architecture.id}, {problems[0]}: save the "
+            "network itself, with its classifier and before torch.compile or any other wrapper"
+        )
+    weights = to_bytes(state)
     facts = {
         "architecture_id": architecture.id,
         "macs": macs(architecture),

@@ -9,39 +9,32 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+import torch
 from timm.models._features import feature_take_indices
+from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
 
 from vitresnas.errors import InputError
-from vitresnas.models.features import Features
+from vitresnas.models.timm_config import first_convolution, timm_config
 from vitresnas.models.vit_res import INITIAL_STD, ViTRes, check_image, combine_heads
 from vitresnas.space.architecture import Architecture
 
-# What timm's pre-processing reads off a network of ours.
-TIMM_CONFIG: dict[str, Any] = {
-    "url": "",
-    "input_size": (3, 224, 224),
-    "fixed_input_size": True,
-    "num_classes": 1000,
-    "mean": IMAGENET_DEFAULT_MEAN,
-    "std": IMAGENET_DEFAULT_STD,
-    "interpolation": "bicubic",
-    "first_conv": "embedding.trunk.conv1.0",
-    "classifier": "head",
-}
-
 
 class TimmViTRes(ViTRes):
-    """ViTRes with the methods that timm's tools expect of a classifier and of a backbone."""
+    """ViTRes with the methods that timm's tools expect of a classifier and of a backbone.
 
-    default_cfg = TIMM_CONFIG
-    pretrained_cfg = TIMM_CONFIG
+    Without classes it returns the class token, or with global_pool="" all tokens, normalised.
+    """
+
+    pretrained_cfg: dict[str, Any]
 
     def __init__(
         self, architecture: Architecture, *, drop_path: float = 0.0, patch_head: bool = False
     ) -> None:
         super().__init__(architecture, drop_path=drop_path, patch_head=patch_head)
+        self.global_pool = "token"
+        self.distilled_training = False
+        self.default_cfg = self.pretrained_cfg = timm_config(architecture)
         self.feature_info = [
             {
                 "num_chs": stage.embed,
@@ -53,7 +46,8 @@ class TimmViTRes(ViTRes):
 
     @property
     def num_classes(self) -> int:
-        return self.architecture.classes
+        """0 where the classifier was taken off."""
+        return 0 if isinstance(self.head, nn.Identity) else self.architecture.classes
 
     @property
     def num_features(self) -> int:
@@ -63,6 +57,20 @@ class TimmViTRes(ViTRes):
     def head_hidden_size(self) -> int:
         return self.num_features
 
+    @property
+    def num_prefix_tokens(self) -> int:
+        return self.architecture.prefix_tokens
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """What timm writes beside weights to build the network again: the network as it is."""
+        patch_head = self.patch_head is not None
+        return {"architecture": self.architecture.to_json(), "patch_head": patch_head}
+
+    @_model_args.setter
+    def _model_args(self, arguments: Any) -> None:
+        """timm hands over create_model's arguments: paths of this machine, sizes since changed."""
+
     def get_classifier(self) -> nn.Module | tuple[nn.Module, nn.Module]:
         """The classifier, or a pair with that of the distillation token."""
         if self.distillation_head is None:
@@ -70,27 +78,77 @@ class TimmViTRes(ViTRes):
         return self.head, self.distillation_head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Fresh classifiers for other classes."""
+        """Fresh classifiers for other classes; none for 0 classes."""
         check_classes(num_classes)
-        check_pooling(global_pool)
-        self.architecture = replace(self.architecture, classes=num_classes)
-        for name in ("head", "distillation_head", "patch_head"):
-            old = getattr(self, name)
-            if old is not None:
-                setattr(self, name, _fresh_like(old, num_classes))
+        pooling = self.global_pool if global_pool is None else global_pool
+        check_pooling(pooling, num_classes)
+        self.global_pool = pooling
+        patch_head = self.patch_head is not None
+        self.head = nn.Identity()  # type: ignore[assignment]
+        self.distillation_head = self.patch_head = None
+        if num_classes:
+            self.architecture = replace(self.architecture, classes=num_classes)
+            self.head = self._fresh_classifier()
+            self.distillation_head = (
+                self._fresh_classifier() if self.num_prefix_tokens == 2 else None
+            )
+            self.patch_head = self._fresh_classifier() if patch_head else None
+
+    def _fresh_classifier(self) -> nn.Linear:
+        like = self.embedding.prefix_tokens
+        width, classes = self.num_features, self.architecture.classes
+        new = nn.Linear(width, classes, device=like.device, dtype=like.dtype)
+        nn.init.trunc_normal_(new.weight, std=INITIAL_STD)
+        nn.init.zeros_(new.bias)
+        return new
+
+    @torch.no_grad()
+    def reset_channels(self, channels: int) -> None:
+        """Read images of so many channels: weights are summed or repeated, as timm does it."""
+        old = self.architecture.channels
+        self.architecture = replace(self.architecture, channels=channels)
+        convolution = self.get_submodule(first_convolution(self.architecture))
+        assert isinstance(convolution, nn.Conv2d)
+        weight = adapt_input_conv(channels, convolution.weight.detach(), base_chans=old)
+        convolution.weight = nn.Parameter(weight, requires_grad=convolution.weight.requires_grad)
+        convolution.in_channels = channels
+        self._redescribe()
 
     def at_resolution(self, image_size: int) -> TimmViTRes:
         new = super().at_resolution(image_size)
         assert isinstance(new, TimmViTRes)  # a copy of this network
-        size = (self.architecture.channels, image_size, image_size)
-        new.default_cfg = new.pretrained_cfg = {**self.pretrained_cfg, "input_size": size}
+        new._redescribe()
         return new
 
-    def forward_head(self, features: Features, pre_logits: bool = False) -> Any:
+    def _redescribe(self) -> None:
+        size = timm_config(self.architecture)["input_size"]
+        self.default_cfg = self.pretrained_cfg = {**self.pretrained_cfg, "input_size": size}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory: activations inside blocks are computed again going backward."""
+        for stage in self.stages:
+            stage.checkpointing = enable
+
+    def set_distilled_training(self, enable: bool = True) -> None:
+        """With a distillation token: return both logits in training, not their mean."""
+        self.distilled_training = enable
+
+    def forward(self, images_BCHW: Tensor) -> Any:
+        """Logits (B, K), or what `forward_head` says."""
+        return self.forward_head(self.forward_features(images_BCHW))
+
+    def forward_features(self, images_BCHW: Tensor) -> Tensor:
+        """All tokens after the final LayerNorm, (B, N, C), the prefix tokens first."""
+        return self.features(images_BCHW).tokens
+
+    def forward_head(self, tokens_BNC: Tensor, pre_logits: bool = False) -> Any:
         """What `forward_features` returned to logits (B, K), or to the class token (B, C)."""
+        if self.global_pool == "":
+            return tokens_BNC
         if pre_logits:
-            return features.pooled
-        return combine_heads(self.heads(features.tokens, patches=False), self.training)
+            return tokens_BNC[:, 0]
+        pair = self.training and self.distilled_training
+        return combine_heads(self.heads(tokens_BNC, patches=False), pair)
 
     def forward_intermediates(
         self,
@@ -131,7 +189,7 @@ class TimmViTRes(ViTRes):
                 maps.append(patches_BNC)
         if intermediates_only or not ends_whole:
             return maps
-        return Features(tuple(stages), self.norm(x_BNC)), maps
+        return self.norm(x_BNC), maps
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -149,24 +207,15 @@ class TimmViTRes(ViTRes):
 
 
 def check_classes(num_classes: int) -> None:
-    """Raise InputError where there is nothing to classify."""
-    if num_classes < 1:
-        raise InputError(
-            f"num_classes is {num_classes}: use at least 1; for features without a classifier "
-            "call model.forward_features(images).pooled"
-        )
+    """Raise InputError for less than none."""
+    if num_classes < 0:
+        raise InputError(f"num_classes is {num_classes}: use 0 for features, or the classes")
 
 
-def check_pooling(global_pool: str | None) -> None:
+def check_pooling(global_pool: str, num_classes: int) -> None:
     """Raise InputError for a pooling that this network does not have."""
-    if global_pool not in (None, "token"):
+    if global_pool != "token" and (global_pool or num_classes):
         raise InputError(
-            f"global_pool is {global_pool!r}: this network classifies its class token ('token')"
+            f"global_pool is {global_pool!r}: this network classifies its class token, so use "
+            "'token', or '' for all tokens with num_classes=0"
         )
-
-
-def _fresh_like(old: nn.Linear, classes: int) -> nn.Linear:
-    new = nn.Linear(old.in_features, classes, device=old.weight.device, dtype=old.weight.dtype)
-    nn.init.trunc_normal_(new.weight, std=INITIAL_STD)
-    nn.init.zeros_(new.bias)
-    return new

@@ -14,6 +14,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
@@ -24,14 +25,20 @@ from vitresnas.models.weights import load_into
 from vitresnas.space.architecture import Architecture, Block, Embedding, Stage
 
 
-def load_teacher(name: str | Path, classes: int) -> nn.Module:
+def load_teacher(name: str | Path, classes: int, *, pretrained: bool = True) -> nn.Module:
     """A frozen network in evaluation mode, images (B, 3, side, side) to logits (B, classes).
 
     name: a network of timm with its pre-trained weights, or a model directory of ours.
+    pretrained: False where only its speed matters, and nothing need be downloaded.
     Raises InputError where the weights cannot be had, MismatchError for other classes.
     """
     directory = find_model(name)
-    model: nn.Module = load_model(directory) if directory.is_dir() else timm_network(str(name))
+    model: nn.Module
+    if directory.is_dir():
+        model = load_model(directory)
+    else:
+        otherwise = "name a model directory as the teacher"
+        model = timm_network(str(name), pretrained=pretrained, otherwise=otherwise)
     found = model.architecture.classes if isinstance(model, ViTRes) else model.num_classes
     if found != classes:
         raise MismatchError(
@@ -41,10 +48,17 @@ def load_teacher(name: str | Path, classes: int) -> nn.Module:
     return model.requires_grad_(False).eval()
 
 
-def timm_network(name: str, weights: str | Path | None = None) -> nn.Module:
+def timm_network(
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    pretrained: bool = True,
+    otherwise: str = "give a file with --weights",
+) -> nn.Module:
     """A network of timm with pre-trained weights, from the network or from a file of its own.
 
-    Raises InputError for an unknown name, and where weights are not to be had.
+    Raises InputError for an unknown name, and where weights are not to be had; it then tells what
+    can be done `otherwise`.
     """
     source = name.partition(":")[0] in ("hf-hub", "hf_hub", "local-dir") and ":" in name
     if not source and not timm.is_model(name):
@@ -54,14 +68,14 @@ def timm_network(name: str, weights: str | Path | None = None) -> nn.Module:
             + (f"it has {', '.join(near)}; " if near else "")
             + "timm.list_models() lists them"
         )
-    with _one_sentence(name, weights):
+    with _one_sentence(name, weights, otherwise):
         if weights is not None:
             return timm.create_model(name, checkpoint_path=str(weights))
-        return timm.create_model(name, pretrained=True)
+        return timm.create_model(name, pretrained=pretrained)
 
 
 @contextlib.contextmanager
-def _one_sentence(name: str, weights: str | Path | None) -> Iterator[None]:
+def _one_sentence(name: str, weights: str | Path | None, otherwise: str) -> Iterator[None]:
     """Whatever timm, the hub's client and torch raise about weights, in a sentence of ours."""
     try:
         yield
@@ -76,14 +90,16 @@ def _one_sentence(name: str, weights: str | Path | None) -> Iterator[None]:
             ) from error
         raise InputError(
             f"cannot get the pre-trained weights of {name} ({reason}): run this where the network "
-            "is reached, once, and they stay in the cache; or give a file with --weights"
+            f"is reached, once, and they stay in the cache; or {otherwise}"
         ) from error
 
 
 def from_timm(network: nn.Module, name: str = "the network") -> ViTRes:
     """A plain ViT or DeiT of timm as a network of ours, in evaluation mode: the same logits.
 
-    Raises InputError naming the first thing that a plain DeiT does not have.
+    It reads images as all of ours do, normalised with ImageNet's mean and deviation: where timm's
+    wants others (ViT: 0.5), the difference is folded into the patch embedding, which is linear.
+    Raises InputError naming the first thing that a plain DeiT does not have, or has and this lacks.
     """
     if not isinstance(network, VisionTransformer):
         raise InputError(f"{name} is a {type(network).__name__}: give a plain DeiT or ViT of timm")
@@ -91,11 +107,13 @@ def from_timm(network: nn.Module, name: str = "the network") -> ViTRes:
     architecture = _architecture(network, theirs, name)
     with torch.device("meta"):
         model = ViTRes(architecture)
-    load_into(model, _renamed(theirs), name)
+    scale_C11, shift_C11 = _from_ours(network, architecture.channels)
+    load_into(model, _folded(_renamed(theirs), scale_C11, shift_C11), name)
     shape = (1, architecture.channels, architecture.image_size, architecture.image_size)
     images_BCHW = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected_BK, found_BK = network.eval()(images_BCHW), model.eval()(images_BCHW)
+        expected_BK = network.eval()(images_BCHW * scale_C11 + shift_C11)
+        found_BK = model.eval()(images_BCHW)
     assert isinstance(found_BK, Tensor)  # a pair is for training
     if not torch.allclose(found_BK, expected_BK, atol=1e-3, rtol=1e-3):
         raise InputError(
@@ -105,8 +123,38 @@ def from_timm(network: nn.Module, name: str = "the network") -> ViTRes:
     return model
 
 
+def _from_ours(network: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
+    """Images as we normalise them, times this and plus that, are images as `network` wants them.
+
+    Both (C, 1, 1).
+    """
+    told: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
+    mean, std = told.get("mean") or (), told.get("std") or ()
+    if len(mean) != channels or channels != len(IMAGENET_DEFAULT_MEAN):
+        return torch.ones(channels, 1, 1), torch.zeros(channels, 1, 1)
+    our_mean, our_std, their_mean, their_std = (
+        torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
+        for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, mean, std)
+    )
+    return (our_std / their_std).float(), ((our_mean - their_mean) / their_std).float()
+
+
+def _folded(state: dict[str, Tensor], scale_C11: Tensor, shift_C11: Tensor) -> dict[str, Tensor]:
+    """The state whose patch embedding scales and shifts images by itself; it pads with nothing."""
+    weight, bias = (state.get(f"embedding.projection.{part}") for part in ("weight", "bias"))
+    if weight is None or bias is None:
+        return state  # named as missing by whoever loads it
+    shifted = (weight.double() * shift_C11).sum((1, 2, 3)).to(bias)
+    return state | {
+        "embedding.projection.weight": weight * scale_C11,
+        "embedding.projection.bias": bias + shifted,
+    }
+
+
 def _architecture(network: Any, state: dict[str, Tensor], name: str) -> Architecture:
     """Read off the shapes of the weights."""
+    if "head.bias" not in state:
+        raise InputError(f"{name} has no classifier: give a network that was trained with one")
     if unknown := [place for place in state if _ours(place) is None]:
         raise InputError(
             f"{name} has {unknown[0]}, which a plain DeiT has not: give a deit_*_patch16_* network"

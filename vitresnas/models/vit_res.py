@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vitresnas.errors import InputError
 from vitresnas.models.block import LAYER_NORM_EPS, TransformerBlock
@@ -62,9 +63,10 @@ class ViTRes(nn.Module):
 
     def forward_heads(self, images_BCHW: Tensor, *, patches: bool = True) -> dict[str, Tensor]:
         """Each head's logits by name: class and distillation (B, K), patch (B, patches, K)."""
-        return self.heads(self.forward_features(images_BCHW).tokens, patches=patches)
+        return self.heads(self.features(images_BCHW).tokens, patches=patches)
 
-    def forward_features(self, images_BCHW: Tensor) -> Features:
+    def features(self, images_BCHW: Tensor) -> Features:
+        """What lies before the classifiers, stage by stage."""
         check_image(images_BCHW, self.architecture)
         x_BNC = self.embedding(images_BCHW)
         stages = []
@@ -123,12 +125,16 @@ class ViTResStage(nn.Module):
         super().__init__()
         self.reduction = reduction
         self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]
+        self.checkpointing = False  # keep a block's input alone, and run it again going backward
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         if self.reduction is not None:
             x_BNC = self.reduction(x_BNC)
         for block in self.blocks:
-            x_BNC = block(x_BNC)
+            if self.checkpointing and torch.is_grad_enabled():
+                x_BNC = checkpoint(block, x_BNC, use_reentrant=False)
+            else:
+                x_BNC = block(x_BNC)
         return x_BNC
 
 

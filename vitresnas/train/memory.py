@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from vitresnas.data.share import Piece
@@ -34,12 +34,17 @@ def estimate_memory(trainer: Trainer, epoch: int) -> Memory:
     """Count what two small forward passes of `epoch` keep for their backward pass."""
     recipe, model = trainer.recipe, trainer.task.model
     kept = 2 if recipe.average else 1
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    weights = _bytes_of(model)
+    teacher = getattr(trainer.task, "teacher", None)
     few, more = (_kept_bytes(trainer, epoch, times * recipe.parts) for times in (1, 2))
     return Memory(
-        fixed=(kept + OPTIMISER_COPIES) * weights,
+        fixed=(kept + OPTIMISER_COPIES) * weights + (_bytes_of(teacher.model) if teacher else 0),
         per_image=max(0, more - few) / recipe.parts,
     )
+
+
+def _bytes_of(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def device_memory(device: torch.device) -> int:

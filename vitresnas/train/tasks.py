@@ -78,12 +78,15 @@ class Task(Protocol):
     def save(self, model: nn.Module, out: Path, card: Mapping[str, Any]) -> None: ...
 
 
-def create_task(recipe: Recipe, data: Data) -> Task:
-    """The task a recipe asks for, its weights initialised from the recipe's seed."""
+def create_task(recipe: Recipe, data: Data, *, to_train: bool = True) -> Task:
+    """The task a recipe asks for, its weights initialised from the recipe's seed.
+
+    to_train: False for a look, which downloads no weights of a teacher.
+    """
     torch.manual_seed(stream(recipe.seed, "init"))
     if recipe.task == SUPERNET:
         return SupernetTask(recipe, supernet_space(recipe, data))
-    return RetrainTask(recipe, len(data.class_names))
+    return RetrainTask(recipe, len(data.class_names), to_train=to_train)
 
 
 def image_size(recipe: Recipe) -> int:
@@ -191,7 +194,7 @@ def _run_alone(model: nn.Module, architecture: Architecture, images_BCHW: Tensor
 class RetrainTask:
     """One architecture, from random or inherited weights."""
 
-    def __init__(self, recipe: Recipe, classes: int) -> None:
+    def __init__(self, recipe: Recipe, classes: int, *, to_train: bool = True) -> None:
         self.recipe = recipe
         self.architecture = recipe.network
         self.model: ViTRes
@@ -215,7 +218,8 @@ class RetrainTask:
 
         self.teacher: Teacher | None = None
         if recipe.teacher:
-            self.teacher = Teacher(recipe.teacher, classes, self.architecture.image_size)
+            side = self.architecture.image_size
+            self.teacher = Teacher(recipe.teacher, classes, side, pretrained=to_train)
 
     def _start_from(self, trained: ViTRes) -> None:
         """Take its weights; a patch head, which only training needs, may be missing on one side."""

@@ -12,16 +12,18 @@ from vitresnas.errors import InputError
 class Teacher:
     """Images normalised as ours (B, 3, S, S) to logits (B, K); follows the images' device.
 
-    name: a network of timm, with its published weights, or a model directory. Raises InputError
-    where the weights cannot be had or images of this size do not fit, MismatchError for classes
-    that are not the data's.
+    name: a network of timm, with its published weights, or a model directory. pretrained: False to
+    time a network of timm without them. Raises InputError where the weights cannot be had or images
+    of this size do not fit, MismatchError for classes that are not the data's.
     """
 
-    def __init__(self, name: str, classes: int, image_size: int) -> None:
+    def __init__(
+        self, name: str, classes: int, image_size: int, *, pretrained: bool = True
+    ) -> None:
         from vitresnas.models.timm_weights import load_teacher  # timm takes a second to import
 
         with torch.random.fork_rng(devices=[]):  # timm draws weights before it reads them
-            self.model: nn.Module = load_teacher(name, classes)
+            self.model: nn.Module = load_teacher(name, classes, pretrained=pretrained)
         mean, std = _normalisation(self.model)
         self._scale_311 = (torch.tensor(STD) / torch.tensor(std)).view(3, 1, 1)
         shift = (torch.tensor(MEAN) - torch.tensor(mean)) / torch.tensor(std)
