@@ -16,7 +16,6 @@ others take B: every sampler's step computes as many passes.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -25,29 +24,29 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from plans import decided, equal_epochs, seconds_per_epoch
 from vitresnas.data import Data, ImageSet, load_data
 from vitresnas.doors import Parser, door, print_json, say
-from vitresnas.errors import InputError, MismatchError
-from vitresnas.files import JsonObject, read_json, write_json
+from vitresnas.errors import InputError
+from vitresnas.files import JsonObject, write_json
 from vitresnas.latency.environment import describe_environment
 from vitresnas.search import EvaluationLog, Evolution, Score, search
 from vitresnas.search.evaluate import Evaluator
 from vitresnas.search.score import SupernetScorer
+from vitresnas.search.strategies import create_strategy
 from vitresnas.search.strategy import Proposal
 from vitresnas.space import Architecture, SearchSpace, macs
 from vitresnas.supernet import load_supernet
 from vitresnas.supernet.samplers import SAMPLERS, load_sampler
 from vitresnas.supernet.supernet import PATHS
-from vitresnas.train.dry_run import dry_run
-from vitresnas.train.place import choose_place, threads_of
+from vitresnas.train.place import choose_place
 from vitresnas.train.recipe import SUPERNET, Recipe
 from vitresnas.train.recipes import load_recipe
 from vitresnas.train.run import run
-from vitresnas.train.tasks import create_task, image_size, supernet_space
+from vitresnas.train.tasks import image_size, supernet_space
 
 KIND, PLAN_KIND = "samplers", "samplers_plan"
 REPORTED = ("largest", "median", "smallest", "best")
-TURNS = 2  # of timing each sampler; the faster one counts
 
 
 @door
@@ -183,61 +182,31 @@ def _base_recipe(options: Any) -> Recipe:
 
 def _recipe(base: Recipe, name: str, epochs: int) -> Recipe:
     """The base recipe with this sampler, stretched to so many epochs."""
-    stretch = epochs / base.epochs
     shared = load_sampler(name).shares_images
     return replace(
-        base,
+        base.stretched(epochs),
         sampler=name,
-        epochs=epochs,
-        widening_epochs=round(base.widening_epochs * stretch),
-        # At least one, which the schedule cuts to a fifth of a short training: without a warm-up
-        # the sandwich's first steps can end the learning.
-        warmup_epochs=min(base.warmup_epochs, max(1, round(base.warmup_epochs * stretch))),
         batch_size=base.batch_size // base.groups if shared else base.batch_size,
         evaluate_every=epochs,  # looks at the hold-out are no training
     )
 
 
 def _plan(options: Any, base: Recipe, names: Sequence[str], data: Data) -> JsonObject:
-    """How many epochs each sampler gets, decided once: {"epochs", "equal_seconds", ...}.
+    """How many epochs each sampler gets, decided once: {"epochs", "equal_seconds", ...}."""
 
-    The one with the longest epochs gets the most that fit; the others as near to its time as whole
-    epochs allow.
-    """
-    path = options.out / "plan.json"
+    def decide() -> JsonObject:
+        recipes = {name: _recipe(base, name, base.epochs) for name in names}
+        seconds = seconds_per_epoch(recipes, data, options.device, options.workers)
+        equal, epochs = equal_epochs(seconds, options.hours)
+        return {"seconds_per_epoch": seconds, "equal_seconds": equal, "epochs": epochs}
+
     asked = {
         "recipe": base.to_json(),
         "samplers": list(names),
         "hours": options.hours,
         "data": data.id,
     }
-    if path.exists():
-        plan = read_json(path, PLAN_KIND)
-        if plan["asked"] != _as_read(asked):
-            raise MismatchError(
-                f"{path} plans another comparison: repeat the command that wrote it, or choose "
-                "another --out"
-            )
-        return plan
-    seconds = {name: float("inf") for name in names}
-    place = choose_place(base, options.device, options.workers)
-    with threads_of(place):
-        for turn in range(TURNS):
-            for name in names:
-                say(f"timing {name}, turn {turn + 1} of {TURNS}")
-                recipe = _recipe(base, name, base.epochs)
-                found = dry_run(recipe, data, create_task(recipe, data), place)
-                seconds[name] = min(seconds[name], found.seconds / recipe.epochs)
-    longest = max(seconds.values())
-    equal = max(1, int(options.hours * 3600 / longest)) * longest
-    plan = {
-        "asked": _as_read(asked),
-        "seconds_per_epoch": seconds,
-        "equal_seconds": equal,
-        "epochs": {name: max(1, round(equal / each)) for name, each in seconds.items()},
-    }
-    write_json(path, PLAN_KIND, plan)
-    return plan
+    return decided(options.out / "plan.json", PLAN_KIND, asked, decide)
 
 
 def _score(
@@ -256,7 +225,7 @@ def _score(
     scorer = SupernetScorer(supernet, holdout)
     found = Evaluator(scorer, None, log)([Proposal(network) for network in networks])
     bound = int(options.macs_share * macs(supernet.space.largest))
-    strategy = _strategy(supernet.space, options.candidates)
+    strategy = create_strategy(Evolution.name, supernet.space, candidates=options.candidates)
     best = search(supernet.space, scorer, [f"macs={bound}"], strategy, options.seed, log=log).best
     test = SupernetScorer(supernet, data.test)
     by_macs = sorted(networks, key=macs)
@@ -289,13 +258,13 @@ def _score(
         "best_macs_bound": bound,
         "best_architecture": best.candidate.architecture.to_json(),
         **{
-            which: _reported(network, scorer(network), test(network))
+            which: report_of(network, scorer(network), test(network))
             for which, network in zip(REPORTED, reported, strict=True)
         },
     }
 
 
-def _reported(network: Architecture, holdout: Score, test: Score) -> JsonObject:
+def report_of(network: Architecture, holdout: Score, test: Score) -> JsonObject:
     return {
         "id": network.id,
         "macs": macs(network),
@@ -306,22 +275,6 @@ def _reported(network: Architecture, holdout: Score, test: Score) -> JsonObject:
     }
 
 
-def _strategy(space: SearchSpace, candidates: int | None) -> Evolution:
-    usual = Evolution.for_space(space)
-    share = 1.0 if candidates is None else candidates / usual.budget
-
-    def part(count: int) -> int:
-        return max(2, round(count * share))
-
-    return replace(
-        usual,
-        initial=part(usual.initial),
-        parents=part(usual.parents),
-        mutants=part(usual.mutants),
-        crossovers=part(usual.crossovers),
-    )
-
-
 def _difference(ours: Sequence[JsonObject], first: Sequence[JsonObject]) -> JsonObject:
     """Of the likelihoods, network by network; the interval is of their mean, over networks."""
     key = "negative_log_likelihood"
@@ -329,12 +282,6 @@ def _difference(ours: Sequence[JsonObject], first: Sequence[JsonObject]) -> Json
     mean = statistics.fmean(differences)
     half = 1.96 * statistics.stdev(differences) / len(differences) ** 0.5
     return {"mean": mean, "interval_95": [mean - half, mean + half]}
-
-
-def _as_read(value: JsonObject) -> JsonObject:
-    """As JSON gives it back: lists for tuples."""
-    found: JsonObject = json.loads(json.dumps(value))
-    return found
 
 
 if __name__ == "__main__":

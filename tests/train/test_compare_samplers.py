@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from samplers import draw_networks, main
 
+from samplers import draw_networks, main
 from vitresnas.files import read_json
 from vitresnas.space import load_space
 from vitresnas.supernet.samplers import SAMPLERS

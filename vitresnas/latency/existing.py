@@ -7,23 +7,16 @@ as that of a space's own images, where the model has that option.
 
 from __future__ import annotations
 
-import difflib
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import vitresnas.models  # noqa: F401  timm learns of this project's networks here
 from vitresnas.errors import InputError
 from vitresnas.latency.compared import ExistingModel
 from vitresnas.latency.measure import Guest
-
-_CHANNELS = 3
-_NEAREST = 3
+from vitresnas.models.timm_sized import CHANNELS, cost_of, create_timm, quiet, refuse_unknown
 
 
 def find_models(names: Sequence[str]) -> tuple[ExistingModel, ...]:
@@ -42,16 +35,16 @@ def guests(models: Sequence[ExistingModel], batch_size: int, device: str) -> dic
 
 def _guest(model: ExistingModel, batch_size: int, device: str) -> Guest:
     side = model.image_size
-    with _quiet():
-        module = _create(model.name, side).eval().to(device)
+    with quiet():
+        module = create_timm(model.name, side).eval().to(device)
     generator = torch.Generator().manual_seed(0)
-    images_BCHW = torch.randn(batch_size, _CHANNELS, side, side, generator=generator)
+    images_BCHW = torch.randn(batch_size, CHANNELS, side, side, generator=generator)
     return module, images_BCHW.to(device)
 
 
 def _find(text: str) -> ExistingModel:
     name, at, size = text.partition("@")
-    _refuse_unknown(name)
+    refuse_unknown(name)
     if at and not (size.isdecimal() and int(size) > 0):
         raise InputError(f"compare is {text!r}: write the image size as in {name}@224")
     try:
@@ -65,52 +58,10 @@ def _find(text: str) -> ExistingModel:
         ) from error
 
 
-def _refuse_unknown(name: str) -> None:
-    import timm
-
-    if timm.is_model(name):
-        return
-    near = difflib.get_close_matches(name, timm.list_models(), n=_NEAREST, cutoff=0.5)
-    raise InputError(
-        f"timm {timm.__version__} has no model {name!r}: "
-        + (f"did you mean {' or '.join(near)}? " if near else "")
-        + "timm.list_models() lists them all"
-    )
-
-
 def _described(name: str, image_size: int | None) -> ExistingModel:
     """Counted on torch's meta device, where neither weights nor images exist."""
-    with _quiet(), torch.device("meta"), torch.no_grad():
-        module: Any = _create(name, image_size).eval()
+    with quiet(), torch.device("meta"):
+        module: Any = create_timm(name, image_size)
         side = image_size or module.pretrained_cfg["input_size"][-1]
-        with FlopCounterMode(display=False) as counter:
-            logits = module(torch.empty(1, _CHANNELS, side, side))
-    return ExistingModel(
-        name=name,
-        image_size=side,
-        classes=logits.shape[-1],
-        macs=counter.get_total_flops() // 2,  # a product and a sum are one multiply-accumulate
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
-    )
-
-
-def _create(name: str, image_size: int | None) -> nn.Module:
-    """A model for a size; convolutional ones, which have no such option, read any."""
-    import timm
-
-    if image_size is None:
-        return timm.create_model(name)
-    try:
-        return timm.create_model(name, img_size=image_size)
-    except TypeError as error:
-        if "img_size" not in str(error):
-            raise
-    return timm.create_model(name)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """timm warns of its own old names and of weights that the meta device cannot draw."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+        cost = cost_of(module, side)
+    return ExistingModel(name, side, cost.classes, cost.macs, cost.parameters)

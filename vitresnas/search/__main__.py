@@ -24,7 +24,7 @@ from vitresnas.latency.runtime import runtime_name, runtime_names
 from vitresnas.latency.shipped import shipped_devices
 from vitresnas.search.constraint import COSTS, Constraint, Target, parse_constraint
 from vitresnas.search.objectives import OBJECTIVES, parse_objectives
-from vitresnas.search.strategies import STRATEGIES
+from vitresnas.search.strategies import LEAST_CANDIDATES, STRATEGIES
 
 if TYPE_CHECKING:
     from vitresnas.search.fine_tune import Tune
@@ -37,7 +37,16 @@ MISSED = 4
 _FINE_TUNING_RATE = 0.2
 _PASSED_ON = (
     *("space", "data", "supernet", "latency_table", "batch_size", "dtype", "runtime", "threads"),
-    *("device", "strategy", "seed", "out", "log", "accept_foreign_table", "proof_seconds"),
+    *(
+        "device",
+        "strategy",
+        "candidates",
+        "seed",
+        "out",
+        "log",
+        "accept_foreign_table",
+        "proof_seconds",
+    ),
 )
 
 
@@ -68,6 +77,12 @@ def _parser() -> Parser:
     add("--threads", type=_WholeNumber(1), help="CPU threads when timed")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add("--strategy", choices=tuple(STRATEGIES), default="evolution", help="default evolution")
+    add(
+        "--candidates",
+        type=_WholeNumber(LEAST_CANDIDATES),
+        metavar="N",
+        help="about how many networks the strategy scores (default: as suits the space)",
+    )
     add(
         "--objectives",
         metavar="NAME,NAME",

@@ -9,7 +9,7 @@ constraints is admissible, the band only shapes the first draws; and every loop 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import ClassVar
 
@@ -44,6 +44,24 @@ class Evolution:
             return cls()
         return cls(
             initial=120, iterations=4, parents=30, mutants=24, crossovers=24, continued_iterations=2
+        )
+
+    def sized(self, candidates: int) -> Evolution:
+        """In the same proportions, scoring so many candidates."""
+
+        def part(count: int) -> int:
+            return max(1, round(count * candidates / self.budget))
+
+        mutants, crossovers = part(self.mutants), part(self.crossovers)
+        children = mutants + crossovers
+        iterations = max(1, min(self.iterations, candidates // children - 1))
+        return replace(
+            self,
+            initial=max(1, candidates - iterations * children),
+            iterations=iterations,
+            parents=max(2, part(self.parents)),
+            mutants=mutants,
+            crossovers=crossovers,
         )
 
     @property

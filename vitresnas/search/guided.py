@@ -11,7 +11,7 @@ the best asks for nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import ClassVar
 
@@ -50,6 +50,15 @@ class Guided:
         if Evolution.for_space(space) == Evolution():
             return cls(initial=64, iterations=100, batch=16, pool=300)
         return cls()
+
+    def sized(self, candidates: int) -> Guided:
+        """In the same proportions, proposing about so many candidates."""
+        share = candidates / self.budget
+        return replace(
+            self,
+            initial=max(2, round(self.initial * share)),
+            iterations=max(1, round(self.iterations * share)),
+        )
 
     @property
     def budget(self) -> int:

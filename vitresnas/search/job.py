@@ -61,6 +61,7 @@ class SearchRequest:
     device: str = "auto"
     strategy: str = Evolution.name
     objectives: tuple[str, ...] = ()  # of a strategy that minimises several; () for its own
+    candidates: int | None = None  # that the strategy scores; None for as many as suit the space
     constraints: tuple[Constraint, ...] = ()
     seed: int = 0
     out: Path = Path("runs/search")

@@ -8,7 +8,7 @@ of pymoo's. Needs the extra `nsga2`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import ClassVar
 
@@ -44,6 +44,10 @@ class Nsga2:
         if Evolution.for_space(space) == Evolution():
             return cls()
         return cls(population=24, generations=12)
+
+    def sized(self, candidates: int) -> Nsga2:
+        """With a smaller or larger population, scoring about so many candidates."""
+        return replace(self, population=max(4, round(candidates / (1 + self.generations))))
 
     @property
     def budget(self) -> int:

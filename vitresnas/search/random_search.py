@@ -5,7 +5,7 @@ The yardstick from below: at an equal number of candidates a strategy should do 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import ClassVar
 
@@ -30,6 +30,11 @@ class RandomSearch:
         evolution = Evolution.for_space(space)
         children = evolution.mutants + evolution.crossovers
         return cls(evolution.budget, evolution.continued_iterations * children)
+
+    def sized(self, candidates: int) -> RandomSearch:
+        """Drawing so many candidates."""
+        continued = max(1, round(self.continued_draws * candidates / self.draws))
+        return replace(self, draws=candidates, continued_draws=continued)
 
     @property
     def budget(self) -> int:

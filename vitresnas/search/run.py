@@ -38,6 +38,7 @@ from vitresnas.search.result import RESULT, SearchResult
 from vitresnas.search.score import SCORING_BATCH, SupernetScorer, score_model
 from vitresnas.search.settings import SETTINGS, check_folder, claim_folder
 from vitresnas.search.strategies import create_strategy, describe
+from vitresnas.search.strategy import Strategy
 from vitresnas.search.timing import extracted_timer, remembered
 from vitresnas.search.workers import Scorer, Workers, serve
 from vitresnas.space import SearchSpace, load_space
@@ -169,7 +170,7 @@ def _search_and_prove(
         score=workers.join(scorer, slots),
         constraints=job.constraints,
         throughput=job.prices,
-        strategy=create_strategy(request.strategy, job.space, request.objectives),
+        strategy=_strategy(job),
         seed=request.seed,
         log=EvaluationLog(log, context),
         # A race is run by this process alone: its passes are short.
@@ -225,6 +226,11 @@ def _search_and_prove(
         )
         say(f"timing {FINALISTS} finalists beside the largest network{_and(models)}")
         return prove(result, proof)
+
+
+def _strategy(job: Job) -> Strategy:
+    request = job.request
+    return create_strategy(request.strategy, job.space, request.objectives, request.candidates)
 
 
 def _and(models: Sequence[ExistingModel]) -> str:
@@ -326,7 +332,7 @@ def _settings(job: Job, context: JsonObject) -> JsonObject:
     """Everything that decides history and verdict; big things by digest."""
     request, condition = job.request, job.table.condition
     early = _early_settings(request)
-    early["strategy"] = describe(create_strategy(request.strategy, job.space, request.objectives))
+    early["strategy"] = describe(_strategy(job))
     return {
         **early,
         **context,

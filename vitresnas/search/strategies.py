@@ -17,7 +17,10 @@ from vitresnas.search.random_search import RandomSearch
 from vitresnas.search.strategy import Strategy
 from vitresnas.space import SearchSpace
 
-STRATEGIES: dict[str, Callable[[SearchSpace], Strategy]] = {
+Named = Evolution | RandomSearch | Nsga2 | Guided
+LEAST_CANDIDATES = 2
+
+STRATEGIES: dict[str, Callable[[SearchSpace], Named]] = {
     Evolution.name: Evolution.for_space,
     RandomSearch.name: RandomSearch.for_space,
     Nsga2.name: Nsga2.for_space,
@@ -37,10 +40,22 @@ def check_strategy(name: str, objectives: tuple[str, ...] = ()) -> None:
         check_objectives(objectives)
 
 
-def create_strategy(name: str, space: SearchSpace, objectives: tuple[str, ...] = ()) -> Strategy:
-    """A strategy of the size that suits a space. Raises InputError."""
+def create_strategy(
+    name: str,
+    space: SearchSpace,
+    objectives: tuple[str, ...] = (),
+    candidates: int | None = None,
+) -> Strategy:
+    """A strategy of the size that suits a space, or of about so many candidates.
+
+    Raises InputError.
+    """
     check_strategy(name, objectives)
     strategy = STRATEGIES[name](space)
+    if candidates is not None:
+        if candidates < LEAST_CANDIDATES:
+            raise InputError(f"candidates is {candidates}: use at least {LEAST_CANDIDATES}")
+        strategy = strategy.sized(candidates)
     if objectives and isinstance(strategy, Nsga2):
         return replace(strategy, objectives=objectives)
     return strategy

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitresnas.data.by_class import shares
 from vitresnas.data.image_set import ImageSet
@@ -25,6 +26,14 @@ class Score:
 
     def to_json(self) -> JsonObject:
         return asdict(self)
+
+
+def score_network(model: nn.Module, images: ImageSet) -> Score:
+    """One classifier, images (B, 3, S, S) to logits (B, K), in evaluation mode."""
+    model.eval()
+    score = evaluate(lambda images_BCHW: cast(Tensor, model(images_BCHW)), images)
+    model.train()
+    return score
 
 
 @torch.no_grad()

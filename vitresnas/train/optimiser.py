@@ -40,8 +40,9 @@ def _by_layer(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 def _by_decay(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
+    told: set[str] = getattr(model, "no_weight_decay", set)()  # a network of timm names its own
     for name, parameter in model.named_parameters():
-        is_free = parameter.ndim <= 1 or name.endswith("prefix_tokens")
+        is_free = parameter.ndim <= 1 or name.endswith("prefix_tokens") or name in told
         (free if is_free else decayed).append(parameter)
     return [
         {"params": decayed, "weight_decay": recipe.weight_decay},

@@ -78,4 +78,6 @@ def is_small_step(batch_size: int, image_macs: int) -> bool:
 def _image_macs(recipe: Recipe) -> int:
     if recipe.task == SUPERNET:
         return macs(load_space(recipe.space).largest)
+    if recipe.foreign:
+        return recipe.timm.cost(classes=1).macs
     return macs(recipe.network)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitresnas.data.augmentation import Augmentation
 from vitresnas.data.mixing import Mixing
@@ -16,8 +16,12 @@ from vitresnas.files import JsonObject
 from vitresnas.space import Architecture, load_architecture
 from vitresnas.supernet.samplers import MULTI_ARCHITECTURE, load_sampler
 
+if TYPE_CHECKING:
+    from vitresnas.models.timm_sized import TimmNetwork
+
 SUPERNET, RETRAIN = "supernet", "retrain"
 HARD, SOFT = "hard", "soft"  # labels of a teacher
+TIMM = "timm:"  # before the name, or the file, of a network that is not of a space
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Recipe:
     name: str
     task: str  # "supernet": the weights of a whole space; "retrain": one network
     space: str = "digits"  # a space by name or file, for super-networks
-    architecture: str = ""  # an architecture as load_architecture reads it, for retraining
+    # Retraining: an architecture as load_architecture reads it, or timm:NAME@SIZE, timm:FILE.json.
+    architecture: str = ""
     init: str = "random"  # retraining: "random", "inherited" from `supernet`, or "trained"
     supernet: str = ""  # a super-network directory, for inherited weights
     image_size: int = 0  # retraining: the side of the images; 0 is what the architecture says
@@ -99,6 +104,13 @@ class Recipe:
                 "inherited weights need a super-network to inherit from: add --supernet DIR, "
                 "or --init random"
             )
+        if self.foreign and (
+            self.init != "random" or self.image_size or self.teacher or self.mixing.tokens
+        ):
+            raise InputError(
+                f"{self.architecture} is trained as timm has it: leave out weights to start from, "
+                "--image-size, a teacher and labels of tokens"
+            )
         check_sampling(self.sampling)
         if self.dtype not in ("auto", "fp32", "bf16"):
             raise InputError(f"dtype is {self.dtype!r}: use auto, fp32 or bf16")
@@ -107,6 +119,18 @@ class Recipe:
     def parts(self) -> int:
         """Into how many equal groups the images of a batch fall, each for networks of its own."""
         return load_sampler(self.sampler).parts(self.groups) if self.task == SUPERNET else 1
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the network to retrain is one of timm's and not of a space."""
+        return self.architecture.startswith(TIMM)
+
+    @cached_property
+    def timm(self) -> TimmNetwork:
+        """The network of timm to train. Raises InputError."""
+        from vitresnas.models.timm_sized import load_timm_network
+
+        return load_timm_network(self.architecture.removeprefix(TIMM))
 
     @cached_property
     def network(self) -> Architecture:
@@ -122,6 +146,18 @@ class Recipe:
                 "teacher: use --init random, or leave --teacher out"
             )
         return network
+
+    def stretched(self, epochs: int) -> Recipe:
+        """The same schedule over so many epochs: widening and warm-up take their part of them."""
+        stretch = epochs / self.epochs
+        return replace(
+            self,
+            epochs=epochs,
+            widening_epochs=round(self.widening_epochs * stretch),
+            # At least one, which the schedule cuts to a fifth of a short training: without a
+            # warm-up the first steps can end the learning.
+            warmup_epochs=min(self.warmup_epochs, max(1, round(self.warmup_epochs * stretch))),
+        )
 
     def to_json(self) -> JsonObject:
         return asdict(self)

@@ -1,4 +1,7 @@
-"""What the one loop trains: a super-network, or one network found in a search."""
+"""What the one loop trains: a super-network, or one network found in a search.
+
+A network of timm, for comparison, is in timm_task.py.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from vitresnas.supernet.directory import load_supernet, save_supernet
 from vitresnas.supernet.samplers import load_sampler
 from vitresnas.supernet.sorting import sort_channels
 from vitresnas.supernet.supernet import Supernet
-from vitresnas.train.evaluate import Score, evaluate
+from vitresnas.train.evaluate import Score, evaluate, score_network
 from vitresnas.train.objectives import (
     Objective,
     classification,
@@ -86,6 +89,10 @@ def create_task(recipe: Recipe, data: Data, *, to_train: bool = True) -> Task:
     torch.manual_seed(stream(recipe.seed, "init"))
     if recipe.task == SUPERNET:
         return SupernetTask(recipe, supernet_space(recipe, data))
+    if recipe.foreign:
+        from vitresnas.train.timm_task import TimmTask  # timm takes a second to import
+
+        return TimmTask(recipe, len(data.class_names))
     return RetrainTask(recipe, len(data.class_names), to_train=to_train)
 
 
@@ -93,6 +100,8 @@ def image_size(recipe: Recipe) -> int:
     """The side of the images that a recipe's networks read."""
     if recipe.task == SUPERNET:
         return load_space(recipe.space).image_size
+    if recipe.foreign:
+        return recipe.timm.image_size
     return recipe.network.image_size
 
 
@@ -275,10 +284,7 @@ class RetrainTask:
         return macs(self.architecture)
 
     def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Score]:
-        model.eval()
-        score = evaluate(lambda images_BCHW: cast(Tensor, model(images_BCHW)), images)
-        model.train()
-        return {"network": score}
+        return {"network": score_network(model, images)}
 
     def save(self, model: nn.Module, out: Path, card: Mapping[str, Any]) -> None:
         save_model(cast(ViTRes, model), out, card)

@@ -1,0 +1,1 @@
+"""The parts of bench/against_designed.py: a search's network beside networks designed by hand."""
