@@ -66,12 +66,32 @@ def test_a_stale_table_is_noticed_and_mended_and_nothing_else_is_touched(tables,
         ("gpu/supernet_step_tiny fused", "is no condition"),
         ("gpu/supernet_step_small", "there is no file"),
         ("gpu/elsewhere", "no table is known"),
+        ("gpu/elsewhere missing=told", "no table is known"),
     ],
 )
 def test_a_wrong_name_is_one_sentence(tables, document, capsys, name, sentence):
     document.write_text(f"<!-- table: {name} -->\n<!-- /table -->\n")
     assert tables.main([str(document)]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_result_that_is_still_to_come_has_its_place(tables, document):
+    document.write_text(
+        "<!-- table: gpu/against_designed_cifar missing=told -->\n<!-- /table -->\n"
+    )
+    assert tables.main([str(document)]) == 0
+    assert "-->\nNot measured yet.\n<!--" in document.read_text()
+    row = {
+        **{"contestant": "pit", "what": "PiT-like", "timm_network": {}, "within_tolerance": False},
+        **{"images_per_second": 1234.0, "interval_95": [1200.0, 1300.0], "relative": 1.04},
+        **{"macs": 5_000_000, "parameters": 1_000_000, "epochs": 7, "planned_seconds": 60.2},
+        **{"used_seconds": 63.7, "holdout_negative_log_likelihood": 0.1, "test_accuracy": 0.95},
+        "test_accuracy_interval_95": [0.94, 0.96],
+    }
+    result = tables.RESULTS / "gpu" / "against_designed_cifar.json"
+    write_json(result, "against_designed", {"contestants": [row]})
+    assert tables.main([str(document)]) == 0
+    assert "| 1.040, too far | 5.0 | 1.00 | 7 | 60, 64 | 0.1000 |" in document.read_text()
 
 
 def test_a_table_that_is_not_closed_is_refused(tables, document, capsys):

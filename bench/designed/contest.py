@@ -19,6 +19,7 @@ from vitresnas.errors import InputError
 from vitresnas.files import JsonObject
 from vitresnas.latency import LatencyTable, load_tables
 from vitresnas.latency.build import build_table
+from vitresnas.latency.cores import threads
 from vitresnas.latency.measure import time_interleaved
 from vitresnas.latency.request import Request as TableRequest
 from vitresnas.latency.request import resolve_device
@@ -30,7 +31,7 @@ from vitresnas.search.job import SearchRequest
 from vitresnas.search.prove import speed_of
 from vitresnas.search.run import ARCHITECTURE
 from vitresnas.search.run import run as search
-from vitresnas.search.timing import example_images, threads
+from vitresnas.search.timing import example_images
 from vitresnas.space import SearchSpace
 from vitresnas.train.recipe import TIMM
 from vitresnas.train.result import TrainingResult

@@ -25,6 +25,11 @@ def test_a_model_is_what_its_name_promises_unless_a_size_is_asked_for():
     assert find_models(["resnet18", "resnet18@224"]) == find_models(["resnet18"])
 
 
+def test_a_network_that_passes_tuples_is_counted_too():
+    (found,) = find_models(["pit_ti_224"])
+    assert found.macs == pytest.approx(0.7e9, rel=0.05)  # PiT's paper: 0.7 G
+
+
 def test_this_project_s_own_networks_are_models_too():
     (model,) = find_models(["vitresnas_tiny"])
     assert model.image_size == 224

@@ -81,6 +81,21 @@ def test_strategies_of_one_space_score_equally_many_unless_they_race(space):
     assert len(budgets) == 1
 
 
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("candidates", [2, 13, 300, 4000])
+def test_a_strategy_comes_in_the_size_asked_for(name, candidates):
+    space = load_space("cifar")
+    usual = create_strategy(name, space)
+    assert create_strategy(name, space, candidates=usual.budget) == usual
+    found = create_strategy(name, space, candidates=candidates).budget
+    if name in ("evolution", "random"):
+        assert found == max(candidates, 3 if name == "evolution" else 1)
+    else:
+        assert abs(found - candidates) <= max(100, candidates / 10)
+    with pytest.raises(InputError, match="candidates is 1: use at least 2"):
+        create_strategy(name, space, candidates=1)
+
+
 def test_random_draws_are_uniform_among_what_keeps_the_bounds(handful):
     bound = Constraint("macs", sorted(macs(handful.sample(Random(i))) for i in range(50))[25])
     found = search(handful, lambda a: 1.0, (bound,), strategy=RandomSearch(draws=100))

@@ -185,6 +185,14 @@ def test_recipes_name_what_exists(name):
     assert documentation and f"--recipe {name}" in documentation and "ViT-ResNAS" in documentation
 
 
+def test_a_schedule_is_stretched_with_its_widening_and_warm_up(toy_supernet):
+    recipe = replace(toy_supernet, epochs=40, widening_epochs=10, warmup_epochs=5)
+    assert recipe.stretched(40) == recipe
+    short, long = recipe.stretched(8), recipe.stretched(80)
+    assert (short.epochs, short.widening_epochs, short.warmup_epochs) == (8, 2, 1)
+    assert (long.epochs, long.widening_epochs, long.warmup_epochs) == (80, 20, 5)
+
+
 def test_a_look_tells_the_time_and_writes_nothing(toy_supernet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))

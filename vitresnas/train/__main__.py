@@ -69,7 +69,10 @@ def _parser() -> Parser:
         "--sampling", choices=("shuffled", "balanced"), help="balanced: every class equally often"
     )
     parser.add_argument("--space", help="super-networks: a space by name or file")
-    parser.add_argument("--architecture", help="retraining: the network, by file or name")
+    parser.add_argument(
+        "--architecture",
+        help="retraining: the network, by file or name; timm:NAME@SIZE trains one of timm",
+    )
     parser.add_argument(
         "--init", choices=("inherited", "random", "trained"), help="retraining: its weights"
     )
