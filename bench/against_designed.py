@@ -40,6 +40,7 @@ from vitresnas.latency.runtime import runtime_name, runtime_names
 from vitresnas.search.strategies import STRATEGIES
 
 KIND = "against_designed"
+UNEQUAL = 1.1  # seconds used, most over least, that are worth a sentence
 SUPERNET, COMPARE, ALL = "supernet", "compare", "all"
 
 
@@ -155,6 +156,12 @@ def _lines(document: JsonObject) -> list[str]:
                 f"{row['contestant']} is {100 * abs(row['relative'] - 1):.1f} % off the found "
                 f"network's throughput, more than {document['tolerance_percent']:.0f} %"
             )
+    least, most = (document["used_seconds"][end] for end in ("least", "most"))
+    if most > UNEQUAL * least:
+        lines.append(
+            f"trainings planned for {document['planned_seconds']:.0f} s each took {least:.0f} to "
+            f"{most:.0f} s: this machine was disturbed, when steps were timed or later"
+        )
     return lines
 
 

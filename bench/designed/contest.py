@@ -57,18 +57,16 @@ class Contestant:
 
 def compare(request: Request, data: Data, space: SearchSpace) -> JsonObject:
     """Search, match, time and retrain; what is done already is read. One row per contestant."""
-    if request.throughput_target is None:
-        raise InputError("a comparison needs a speed: give --throughput-target, as in 2x")
     if TrainingResult.load(request.supernet) is None:
         raise InputError(
             f"{request.supernet} holds no finished super-network: run the same command with "
             "--stage supernet first"
         )
     table = _table(request, space)
-    found = _searched(request, FOUND, request.strategy, request.candidates, space)
+    found = _searched(request, FOUND, request.strategy, request.candidates)
     # As many as the search's image evaluations pay for; a race spends fewer than its candidates.
     draws = math.ceil(found.evaluated_images / len(data.holdout))
-    drawn = _searched(request, RANDOM, "random", draws, space)
+    drawn = _searched(request, RANDOM, "random", draws)
     contestants = [
         _of_search(request, FOUND, f"found by --strategy {request.strategy}", found),
         _of_search(request, RANDOM, "the best of as many uniform draws", drawn),
@@ -105,10 +103,8 @@ def _table(request: Request, space: SearchSpace) -> LatencyTable:
     return load_tables(request.table)[0]
 
 
-def _searched(
-    request: Request, name: str, strategy: str, candidates: int | None, space: SearchSpace
-) -> SearchResult:
-    assert request.throughput_target is not None
+def _searched(request: Request, name: str, strategy: str, candidates: int | None) -> SearchResult:
+    assert request.throughput_target is not None, "the door asks for one"
     say(f"{name}: searching with {strategy}")
     recipe = request.supernet_recipe()
     asked = SearchRequest(
@@ -117,6 +113,11 @@ def _searched(
         data=recipe.data,
         supernet=request.supernet,
         latency_table=request.table,
+        # Told once more, so that a table of another condition, left there before, is refused.
+        batch_size=request.batch_size,
+        dtype=request.dtype,
+        runtime=request.runtime,
+        threads=request.threads,
         device=request.device,
         strategy=strategy,
         candidates=candidates,

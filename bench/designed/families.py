@@ -13,9 +13,12 @@ from functools import partial
 from vitresnas.models.timm_sized import TimmNetwork
 from vitresnas.space import SearchSpace
 
-DEPTHS = (6, 8, 10, 12)  # 12 is what both papers use
-_PIT_DEPTHS = {6: (1, 3, 2), 8: (1, 4, 3), 10: (2, 5, 3), 12: (2, 6, 4)}  # PiT's 2:6:4
-_HEAD_STEP = 8
+DEPTHS = (6, 7, 8, 9, 10, 11, 12)  # 12 is what both papers use
+_PIT_DEPTHS = {  # by their sum, as near to PiT's 2:6:4 as whole blocks come
+    **{6: (1, 3, 2), 7: (1, 4, 2), 8: (1, 4, 3), 9: (2, 4, 3)},
+    **{10: (2, 5, 3), 11: (2, 5, 4), 12: (2, 6, 4)},
+}
+_HEAD_STEPS = 4  # of the width of a head, in the space's own
 _HEAD_RANGE = (0.75, 1.5)  # of the space's own width of a head
 
 
@@ -51,9 +54,7 @@ def widths(space: SearchSpace, most: float) -> list[Width]:
     usual = space.largest.stages[0].head_dim
     least, largest = (round(usual * share) for share in _HEAD_RANGE)
     by_channels: dict[int, Width] = {}
-    for head_dim in range(_HEAD_STEP, largest + 1, _HEAD_STEP):
-        if head_dim < min(least, usual):
-            continue
+    for head_dim in range(least, largest + 1, max(1, usual // _HEAD_STEPS)):
         for heads in range(1, int(most) // head_dim + 1):
             width = Width(heads, head_dim)
             other = by_channels.setdefault(width.channels, width)

@@ -20,7 +20,7 @@ from vitresnas.models.timm_sized import TimmNetwork
 from vitresnas.space import SearchSpace
 
 TOLERANCE = 0.03  # of the reference's throughput
-_SHORTLIST = 4  # of each family
+_SHORTLIST = 6  # of each family
 _PROBE_ROUNDS = 6
 _REFERENCE = "reference"
 
