@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,11 @@ def print_json(document: Mapping[str, Any]) -> None:
         if error.errno == errno.EPIPE:
             raise
         raise StorageError(f"cannot write the result to stdout ({error.strerror})") from error
+
+
+def rows_of(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """The lines below a summary's first one: a word, then what there is to say."""
+    return [f"  {word:<13} {what}" for word, what in rows]
 
 
 def say(message: str = "") -> None:

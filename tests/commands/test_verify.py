@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from vitresnas.models import create_model
-from vitresnas.models.model_directory import load_model, read_card, save_model, update_card
+from vitresnas.models.model_directory import OURS, load_model, read_card, save_model, update_card
+from vitresnas.search.check import exit_code, judge
 from vitresnas.verify import main, verify
 
 
@@ -22,6 +23,11 @@ def model(search_kit, tmp_path):
     card = {"verdict": "unproven", "target": target, "largest": search_kit.space.largest.to_json()}
     save_model(network, tmp_path / "search" / "model", {**card, "note": "kept"})
     return tmp_path / "search" / "model"
+
+
+def read_card_of_search(model):
+    """Its card without what save_model adds."""
+    return {name: value for name, value in read_card(model).items() if name not in OURS}
 
 
 def test_it_completes_the_verdict_on_the_card_and_leaves_the_weights(model, capsys):
@@ -54,6 +60,21 @@ def test_a_target_that_is_missed_exits_4(model, capsys):
     assert main([str(model), "--throughput-target", "1000x"]) == 4
     assert read_card(model)["verdict"] == "missed"
     assert capsys.readouterr().out.startswith("missed: 1000x")
+
+
+def test_near_the_target_it_measures_on_and_the_verdict_is_that_of_the_interval(
+    model, search_kit, capsys
+):
+    save_model(create_model(search_kit.space.largest), model, read_card_of_search(model))
+    code = main([str(model), "--throughput-target", "1x", "--seconds", "0.05", "--json"])
+    output = capsys.readouterr()
+    document = json.loads(output.out)
+    verdict, speed = document["verdict"], document["speed"]
+    assert verdict == judge(speed["relative_interval_95"], 1.0) and code == exit_code(verdict)
+    assert output.err.count("timing on") == speed["looks"] - 1
+    assert speed["looks"] == 4 or verdict != "undecided"
+    assert read_card(model)["speed"] == speed
+    assert main([str(model), "--seconds", "0"]) == 2
 
 
 def test_an_absolute_target_is_compared_with_images_per_second(model):

@@ -40,7 +40,7 @@ def test_a_result_round_trips_exactly(result, tmp_path):
     assert found == result
     assert found.to_json() == result.to_json()
     first_line = (tmp_path / "search_result.json").read_text().splitlines()[1]
-    assert "vitresnas/search_result/4" in first_line
+    assert "vitresnas/search_result/5" in first_line
 
 
 def test_the_fields_that_others_read_are_there(result):

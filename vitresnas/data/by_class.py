@@ -11,6 +11,7 @@ from vitresnas.data.image_set import ImageSet
 
 IMBALANCED = 1.5  # largest class over smallest; from here on classes are told one by one
 BATCH = 500
+_WORST = 5  # classes that are named
 
 Accuracies = list[float | None]  # None for a class without images
 
@@ -48,6 +49,18 @@ def is_imbalanced(counts: Iterable[int]) -> bool:
     """Whether one class has many more images than another."""
     counts = tuple(counts)
     return max(counts, default=0) > IMBALANCED * min(counts, default=0)
+
+
+def told_worst_first(
+    names: Sequence[str], found: Sequence[float | None], counts: Sequence[int]
+) -> str:
+    """The mean over classes, and the worst of them."""
+    rows = zip(names, found, counts, strict=True)
+    known = sorted((right, name, count) for name, right, count in rows if right is not None)
+    mean = sum(right for right, *_ in known) / len(known)
+    worst = ", ".join(f"{name} {right:.2f} of {count}" for right, name, count in known[:_WORST])
+    more = f", {len(known) - _WORST} more" if len(known) > _WORST else ""
+    return f"mean {mean:.4f} of {len(known)} classes, worst first: {worst}{more}"
 
 
 def told_by_class(

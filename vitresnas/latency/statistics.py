@@ -26,10 +26,12 @@ class Measurement:
     """Raw samples of one network's forward pass, one per round, in milliseconds per batch.
 
     priority: under which they were taken, `real-time` or `normal`; see latency/priority.py.
+    looks: how often the samples may be looked at before they are enough; see latency/decide.py.
     """
 
     samples_milliseconds: tuple[float, ...]
     priority: str = "normal"
+    looks: int = 1
 
     @cached_property
     def median(self) -> float:
@@ -38,7 +40,7 @@ class Measurement:
     @cached_property
     def interval_95(self) -> tuple[float, float]:
         """95 % interval of the median."""
-        return interval_95(self.samples_milliseconds)
+        return interval_95(self.samples_milliseconds, self.looks)
 
     @property
     def p99(self) -> float:
@@ -61,18 +63,23 @@ class Measurement:
         """
         pairs = zip(slow.samples_milliseconds, self.samples_milliseconds, strict=True)
         ratios = [theirs / ours for theirs, ours in pairs]
-        return float(np.median(ratios)), interval_95(ratios)
+        return float(np.median(ratios)), interval_95(ratios, self.looks)
 
 
-def interval_95(samples: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the median by bootstrap, with a fixed seed: same samples, same interval."""
+def interval_95(samples: Sequence[float], looks: int = 1) -> tuple[float, float]:
+    """95 % interval of the median by bootstrap, with a fixed seed: same samples, same interval.
+
+    Where `looks` are taken at a growing number of samples, the intervals of all together hold the
+    median in 95 % of cases, so that each is wider (Bonferroni).
+    """
     if not samples:
         raise ValueError("an interval needs at least one sample")
     values = np.asarray(samples, dtype=float)
     draws = np.random.default_rng(BOOTSTRAP_SEED).integers(
         len(values), size=(BOOTSTRAP_DRAWS, len(values))
     )
-    low, high = np.quantile(np.median(values[draws], axis=1), (0.025, 0.975))
+    outside = 0.025 / looks
+    low, high = np.quantile(np.median(values[draws], axis=1), (outside, 1.0 - outside))
     return float(low), float(high)
 
 

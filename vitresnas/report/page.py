@@ -9,6 +9,8 @@ from html import escape
 from importlib.resources import files
 from typing import Protocol
 
+from vitresnas.search.check import VERDICTS
+
 # A browser then refuses any request, whatever the page holds.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _NUMBER = re.compile(r"[\d.,+-]+( ?[%kMGx])?( to [\d.,+-]+)?")
@@ -111,7 +113,7 @@ def _side(right: bool) -> str:
 
 
 def _cell(words: str, right: bool) -> str:
-    if words in ("met", "missed", "unproven"):
+    if words in VERDICTS:
         return f'<td><span class="badge {words}">{words}</span></td>'
     return f"<td{_side(right)}>{escape(words)}</td>"
 

@@ -22,6 +22,7 @@ from vitresnas.latency.compared import names_asked
 from vitresnas.latency.difference import in_words
 from vitresnas.latency.runtime import runtime_name, runtime_names
 from vitresnas.latency.shipped import shipped_devices
+from vitresnas.search.check import exit_code
 from vitresnas.search.constraint import COSTS, Constraint, Target, parse_constraint
 from vitresnas.search.objectives import OBJECTIVES, parse_objectives
 from vitresnas.search.strategies import LEAST_CANDIDATES, STRATEGIES
@@ -33,20 +34,15 @@ if TYPE_CHECKING:
     from vitresnas.search.result import SearchResult
     from vitresnas.search.workers import Workers
 
-MISSED = 4
+MEASURE_ON = (
+    "a bound lies inside its interval: `vitresnas verify` measures longer, `--margin 2` searches "
+    "for networks that clear the target"
+)
 _FINE_TUNING_RATE = 0.2
 _PASSED_ON = (
     *("space", "data", "supernet", "latency_table", "batch_size", "dtype", "runtime", "threads"),
-    *(
-        "device",
-        "strategy",
-        "candidates",
-        "seed",
-        "out",
-        "log",
-        "accept_foreign_table",
-        "proof_seconds",
-    ),
+    *("device", "strategy", "candidates", "seed", "out", "log", "accept_foreign_table"),
+    *("proof_seconds", "margin"),
 )
 
 
@@ -120,6 +116,14 @@ def _parser() -> Parser:
         help="how long each round of finalists is timed (default 15); longer narrows the intervals",
     )
     add(
+        "--margin",
+        type=_percent,
+        default=0.0,
+        metavar="P",
+        help="percent by which predictions should exceed the throughput target, as in 2, so that "
+        "later measurements agree with the proof (default 0); no verdict depends on it",
+    )
+    add(
         "--finetune-top",
         type=_WholeNumber(0),
         default=0,
@@ -166,7 +170,7 @@ def _search(argv: Sequence[str] | None, workers: Workers | None) -> int:
     else:
         print(summary(result))
         print("\n".join(f"  {what:<13} {path}" for what, path in files.items()))
-    return MISSED if result.verdict == "missed" else 0
+    return exit_code(result.verdict)
 
 
 def _bounds(
@@ -204,6 +208,8 @@ def summary(result: SearchResult) -> str:
             f"  measured      {best.speed.images_per_second:,.0f} images/s ({low:,.0f} to "
             f"{high:,.0f}), {best.speed.relative:.2f}x the largest ({low_x:.2f} to {high_x:.2f})"
         )
+    if result.verdict == "undecided":
+        lines.append(f"  {'what to do':<13} {MEASURE_ON}")
     lines += [f"  {'bound':<13} {check}" for check in best.checks[1:]]
     lines += [f"  {'beside':<13} {model}" for model in result.compared]
     if result.table_difference:
@@ -279,6 +285,16 @@ def _positive(text: str) -> float:
 
 
 _positive.__name__ = "number above 0"  # argparse prints this
+
+
+def _percent(text: str) -> float:
+    value = float(text.removesuffix("%"))
+    if not 0 <= value < 100:
+        raise ValueError(text)
+    return value / 100
+
+
+_percent.__name__ = "percentage from 0 to below 100"
 
 
 class _WholeNumber:

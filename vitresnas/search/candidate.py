@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vitresnas.errors import FileFormatError, InputError
 from vitresnas.files import Fields, JsonObject
 from vitresnas.search.check import Check, verdict_of
+from vitresnas.search.constraint import Target
 from vitresnas.space import Architecture
 
 Interval = tuple[float, float]
@@ -133,6 +134,10 @@ class Speed:
     relative_interval_95: Interval
     samples: int
     priority: str = "normal"
+
+    def judged_by(self, target: Target) -> Interval:
+        """The interval in the target's unit."""
+        return self.relative_interval_95 if target.relative else self.interval_95
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from vitresnas.files import Fields, JsonObject
 from vitresnas.search.constraint import COSTS, Constraint
 
 Interval = tuple[float, float]
-VERDICTS = ("met", "missed", "unproven")
+VERDICTS = ("met", "missed", "undecided", "unproven")
+KEPT = ("met", "unproven")  # nothing that was measured speaks against it
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class Check:
 
     @property
     def verdict(self) -> str:
-        if self.worst is None:
+        if self.measured is None:
             return "unproven"
-        kept = self.worst >= self.bound if COSTS[self.name].at_least else self.worst <= self.bound
-        return "met" if kept else "missed"
+        interval = self.interval_95 or (self.measured, self.measured)
+        return judge(interval, self.bound, at_least=COSTS[self.name].at_least)
 
     @property
     def closeness(self) -> float:
@@ -118,7 +119,20 @@ def check(constraint: Constraint, predicted: float | None, found: Found | str) -
     return Check(name, unit, constraint.bound, predicted, found.value, found.interval_95, found.how)
 
 
+def judge(interval: Interval, bound: float, *, at_least: bool = True) -> str:
+    """ "met" where all of the interval keeps the bound, "missed" where none of it does, and
+    "undecided" where the bound lies inside."""
+    low, high = interval if at_least else (-interval[1], -interval[0])
+    bound = bound if at_least else -bound
+    return "met" if low >= bound else "missed" if high < bound else "undecided"
+
+
+def exit_code(verdict: str) -> int:
+    """Of a command that ends with a verdict: 4 where a winner was timed and not proved."""
+    return 0 if verdict in KEPT else 4
+
+
 def verdict_of(checks: Sequence[Check]) -> str:
     """The worst of several; "unproven" where there are none."""
     found = {one.verdict for one in checks} or {"unproven"}
-    return max(found, key=("met", "unproven", "missed").index)
+    return max(found, key=("met", "unproven", "undecided", "missed").index)

@@ -15,6 +15,7 @@ from vitresnas.data import Data
 from vitresnas.doors import say
 from vitresnas.models.model_directory import load_model
 from vitresnas.search.candidate import Finalist
+from vitresnas.search.check import KEPT
 from vitresnas.search.result import SearchResult, Tuned
 from vitresnas.search.score import score_model
 
@@ -60,5 +61,7 @@ def eligible(result: SearchResult) -> tuple[Finalist, ...]:
     nothing could be timed, the best."""
     if not result.rounds:
         return (result.best,)
-    kept = (one for one in result.rounds[-1].finalists if one.verdict == result.verdict != "missed")
+    if result.verdict not in KEPT:
+        return ()
+    kept = (one for one in result.rounds[-1].finalists if one.verdict == result.verdict)
     return tuple(sorted(kept, key=lambda finalist: finalist.candidate.rank))

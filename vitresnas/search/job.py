@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vitresnas.data import Data, load_data
+from vitresnas.data.unreadable import UNREADABLE_SHARE
 from vitresnas.doors import say
 from vitresnas.errors import InputError, UnreachableTarget
 from vitresnas.files import JsonObject
@@ -68,7 +69,9 @@ class SearchRequest:
     log: Path | None = None  # evaluations shared with other searches; None for one in `out`
     accept_foreign_table: bool = False
     proof_seconds: float = SECONDS
+    margin: float = 0.0  # share of the target by which predictions should exceed it
     finetune: FineTuning = FineTuning()
+    unreadable_share: float = UNREADABLE_SHARE  # of the images, that may be left out
     compare: tuple[str, ...] = ()  # existing models, each NAME or NAME@SIZE of timm's
 
 
@@ -84,6 +87,7 @@ class Job:
     device: str
     difference: tuple[Difference, ...]  # between the table's machine and this one
     compare: tuple[ComparedModel, ...] = ()
+    margin: float = 0.0  # what was asked for, or nothing where no network has that much
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -108,6 +112,12 @@ class Job:
     def constraints(self) -> tuple[Constraint, ...]:
         """The throughput's and the others."""
         return (Constraint("throughput", self.bound), *self.request.constraints)
+
+    @property
+    def aims(self) -> tuple[Constraint, ...]:
+        """The same for predictions, which are to exceed the throughput by the margin."""
+        aim = (1 + self.margin) * self.bound
+        return (Constraint("throughput", aim), *self.request.constraints)
 
     def target_json(self) -> JsonObject:
         """The target as files tell it."""
@@ -135,7 +145,9 @@ def create_job(request: SearchRequest) -> Job:
     seconds: dict[str, float] = {}
     with phase(seconds, "data"):
         space = load_space(request.space)
-        data = load_data(request.data, image_size=space.image_size)
+        data = load_data(
+            request.data, image_size=space.image_size, unreadable_share=request.unreadable_share
+        )
         space = space.with_data(classes=len(data.class_names))
     find_lean(space, request.constraints, None)  # refuses a bound that no network keeps
     models = find_models(request.compare)
@@ -154,9 +166,10 @@ def create_job(request: SearchRequest) -> Job:
     costs_of(space.largest, prices, request.objectives)  # refuses what this table does not tell
     reach = throughput_reach(space, prices)
     compare = from_table(models, table)
-    job = Job(request, space, data, prices, reach, device, difference, compare, seconds)
+    job = Job(request, space, data, prices, reach, device, difference, compare, seconds=seconds)
     _check_target(job)
     find_lean(space, job.constraints, prices)  # now also what only a table knows, and all together
+    job = _with_margin(job)
     _say_difference(job)
     if not job.foreign:
         _try_compared(job)
@@ -219,6 +232,20 @@ def _check_target(job: Job) -> None:
         )
     if job.bound <= reach.minimum:
         say(f"every network is predicted to reach {asked}; the range is {span}")
+
+
+def _with_margin(job: Job) -> Job:
+    """With the margin that was asked for, where some network may have it."""
+    wanted = replace(job, margin=job.request.margin)
+    try:
+        find_lean(wanted.space, wanted.aims, wanted.prices)
+    except UnreachableTarget:
+        say(
+            f"no network is predicted to exceed {job.request.target} by {wanted.margin:.1%}: "
+            "searching without that margin"
+        )
+        return job
+    return wanted
 
 
 def _say_difference(job: Job) -> None:

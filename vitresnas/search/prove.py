@@ -1,10 +1,14 @@
 """Proof: the finalists are timed side by side with the largest network, and judged by intervals.
 
-A network *meets* the target when the lower end of its 95 % interval reaches it; for a target of
-`Nx` both sides come from the same run and are compared round by round. Every other constraint is
-measured too, and gets a verdict of its own. If no finalist keeps all, predictions are optimistic
-here: the median of measured over predicted is their bias, bounds that were missed are tightened by
-that much, and the search goes on, three rounds at most.
+A network *meets* the target when the lower end of its 95 % interval reaches it, and *misses* it
+when the upper end does not; between the two it is *undecided*, which is no proof either. For a
+target of `Nx` both sides come from the same run and are compared round by round. Every other
+constraint is measured too, and gets a verdict of its own. If no finalist keeps all, predictions are
+optimistic here: the median of measured over predicted is their bias, bounds that were missed are
+tightened by that much, and the search goes on, three rounds at most.
+
+Of eight finalists near the target one may pass by luck, and a later measurement then disagrees. A
+`margin` lets predictions aim above the target, so that what passes does so again.
 
 Clocks come in through `timer` and `measure`, so that all of this is tested with made-up numbers.
 """
@@ -19,7 +23,7 @@ from statistics import median
 from vitresnas.errors import UnreachableTarget
 from vitresnas.latency.statistics import Measurement
 from vitresnas.search.candidate import Candidate, Finalist, Speed
-from vitresnas.search.check import Check, Found, check
+from vitresnas.search.check import KEPT, Check, Found, check
 from vitresnas.search.compared import ComparedModel
 from vitresnas.search.constraint import COSTS, Constraint, Target, slack
 from vitresnas.search.result import Round, SearchResult
@@ -44,6 +48,7 @@ class Proof:
     candidates so far) -> more candidates. report: told each sentence that a watching user should
     read. compare: existing models, which the timer times too and whose times it returns last.
     settle: gives a finalist its score on all images, where it was estimated on a part of them.
+    margin: share of the target by which predictions should exceed it; no verdict depends on it.
     """
 
     target: Target
@@ -57,6 +62,12 @@ class Proof:
     measure: Measure = lambda networks: [{} for _ in networks]
     compare: tuple[ComparedModel, ...] = ()
     settle: Callable[[Candidate], Candidate] = lambda found: found
+    margin: float = 0.0
+
+    @property
+    def aim(self) -> float:
+        """What predictions, and measurements corrected by them, should reach: target and margin."""
+        return self.target.amount * (1 + self.margin)
 
     def predicted(self, candidate: Candidate) -> float:
         """The prediction in the target's unit: images per second, or times the largest."""
@@ -72,7 +83,7 @@ class Proof:
         """The lower end of the measured interval, in the target's unit."""
         speed = finalist.speed
         assert speed is not None, "a finalist has been timed"
-        return (speed.relative_interval_95 if self.target.relative else speed.interval_95)[0]
+        return speed.judged_by(self.target)[0]
 
     def least_prediction(self, required: float) -> float:
         """A requirement in the target's unit as images per second; never more than there is."""
@@ -87,7 +98,7 @@ def prove(result: SearchResult, proof: Proof) -> SearchResult:
     pool = list(result.history)
     timed: dict[str, Finalist] = {}
     rounds: list[Round] = []
-    required = proof.target.amount
+    required = proof.aim
     bounds = {constraint.name: constraint.bound for constraint in proof.constraints}
     for number in range(1, ROUNDS + 1):
         extra: tuple[Candidate, ...] = ()
@@ -105,7 +116,7 @@ def prove(result: SearchResult, proof: Proof) -> SearchResult:
         timed.update({finalist.candidate.id: finalist for finalist in finalists})
         bias = median(proof.lower_end(f) / proof.predicted(f.candidate) for f in finalists)
         rounds.append(Round(required, bias, finalists, extra))
-        kept = [f for f in finalists if f.verdict != "missed"]
+        kept = [f for f in finalists if f.verdict in KEPT]
         proof.report(
             f"round {number}: {len(kept)} of {len(finalists)} finalists meet {_asked(proof)}; "
             f"measured at {bias:.1%} of their prediction (lower ends)"
@@ -114,10 +125,10 @@ def prove(result: SearchResult, proof: Proof) -> SearchResult:
             best = min(kept, key=lambda finalist: finalist.candidate.rank)
             return replace(result, verdict=best.verdict, best=best, rounds=tuple(rounds))
         if any(proof.lower_end(f) < proof.target.amount for f in finalists):
-            required = max(proof.target.amount / bias, required * _LEAST_CORRECTION)
+            required = max(proof.aim / bias, required * _LEAST_CORRECTION)
         bounds = {name: _tightened(name, bounds[name], finalists) for name in bounds}
     best = max(timed.values(), key=_closeness)
-    return replace(result, verdict="missed", best=best, rounds=tuple(rounds))
+    return replace(result, verdict=best.verdict, best=best, rounds=tuple(rounds))
 
 
 def _asked(proof: Proof) -> str:
@@ -127,7 +138,7 @@ def _asked(proof: Proof) -> str:
 def _tightened(name: str, bound: float, finalists: Sequence[Finalist]) -> float:
     """The bound on predictions of a cost under which measurements would have kept it."""
     checks = [one for f in finalists for one in f.checks if one.name == name]
-    if all(one.verdict != "missed" for one in checks):
+    if all(one.verdict in KEPT for one in checks):
         return bound
     bias = median((one.worst or 0.0) / one.predicted for one in checks if one.predicted)
     return min(checks[0].bound / bias, bound / _LEAST_CORRECTION)
@@ -181,7 +192,7 @@ def _checks(proof: Proof, finalist: Finalist, found: Mapping[str, Found]) -> tup
         proof.target.amount,
         proof.predicted(candidate),
         speed.relative if relative else speed.images_per_second,
-        speed.relative_interval_95 if relative else speed.interval_95,
+        speed.judged_by(proof.target),
         f"timed, {speed.samples} samples",
     )
     per_batch = 1000.0 * proof.batch_size

@@ -16,11 +16,12 @@ from vitresnas.errors import FileFormatError
 from vitresnas.files import Fields, JsonObject, read_json, write_json
 from vitresnas.latency.difference import Difference
 from vitresnas.search.candidate import Candidate, Finalist, Score, optional_number
+from vitresnas.search.check import VERDICTS, judge
 from vitresnas.search.compared import ComparedModel
+from vitresnas.search.constraint import COSTS
 
 KIND, RESULT = "search_result", "search_result.json"
-VERSION = 4
-VERDICTS = ("met", "missed", "unproven")
+VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Tuned:
 @dataclass(frozen=True)
 class SearchResult:
     """The outcome of a search; without a proof `verdict` is "unproven" and `best` unmeasured.
+
+    Verdicts are those of check.py: "met", "missed", "undecided", "unproven".
 
     `target` holds images_per_second, requested, batch_size, dtype, runtime and device, or is
     empty where no throughput was asked for. `largest` is the space's largest network, scored and
@@ -242,7 +245,34 @@ def _upgrade_3(document: JsonObject) -> JsonObject:
     return {**document, "fine_tuned": []}
 
 
-UPGRADES = {1: _upgrade_1, 2: _upgrade_2, 3: _upgrade_3}
+def _upgrade_4(document: JsonObject) -> JsonObject:
+    """Version 5 tells "undecided" from "missed"."""
+
+    def check(old: JsonObject) -> JsonObject:
+        ends, at_least = old["interval_95"], COSTS[old["name"]].at_least
+        return {**old, "verdict": judge(ends, old["bound"], at_least=at_least)} if ends else old
+
+    def finalist(old: JsonObject) -> JsonObject:
+        return {**old, "checks": [check(one) for one in old["checks"]]}
+
+    best = finalist(document["best"])
+    undecided = (
+        document["verdict"] == "missed"
+        and best["checks"]
+        and not any(one["verdict"] == "missed" for one in best["checks"])
+    )
+    return {
+        **document,
+        **{name: finalist(document[name]) for name in ("best", "selected", "largest")},
+        "rounds": [
+            {**found, "finalists": [finalist(old) for old in found["finalists"]]}
+            for found in document["rounds"]
+        ],
+        "verdict": "undecided" if undecided else document["verdict"],
+    }
+
+
+UPGRADES = {1: _upgrade_1, 2: _upgrade_2, 3: _upgrade_3, 4: _upgrade_4}
 
 
 def _text(value: object, where: str) -> str:

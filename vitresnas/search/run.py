@@ -168,7 +168,7 @@ def _search_and_prove(
     session = Session(
         space=job.space,
         score=workers.join(scorer, slots),
-        constraints=job.constraints,
+        constraints=job.aims,
         throughput=job.prices,
         strategy=_strategy(job),
         seed=request.seed,
@@ -194,7 +194,7 @@ def _search_and_prove(
     )
     if job.foreign:
         return replace(result, best=_unmeasured(job, result.best))
-    with phase(job.seconds, "proof"), Watch("timing", round(request.proof_seconds), "s") as watch:
+    with phase(job.seconds, "proof"), Watch("timing", 100, "percent") as watch:
         models = [one.model for one in job.compare]
         timer = extracted_timer(
             supernet,
@@ -202,7 +202,10 @@ def _search_and_prove(
             job.device,
             models=models,
             seconds=request.proof_seconds,
-            on_round=lambda _, spent: watch(round(spent)),
+            # Ten rounds are taken however long they last.
+            on_round=lambda number, spent: watch(
+                round(100 * min(number / 10, spent / request.proof_seconds, 1.0))
+            ),
         )
         proof = Proof(
             target=request.target,
@@ -223,6 +226,7 @@ def _search_and_prove(
             ),
             compare=job.compare,
             settle=_settle(session),
+            margin=job.margin,
         )
         say(f"timing {FINALISTS} finalists beside the largest network{_and(models)}")
         return prove(result, proof)
@@ -324,6 +328,7 @@ def _early_settings(request: SearchRequest) -> JsonObject:
         "strategy": {"name": request.strategy},
         # Absent where none are asked for: earlier folders know of none.
         **({"compare": list(request.compare)} if request.compare else {}),
+        **({"margin": request.margin} if request.margin else {}),
         **({"finetune": asdict(request.finetune)} if request.finetune.top else {}),
     }
 

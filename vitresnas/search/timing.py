@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vitresnas.doors import say
 from vitresnas.errors import FileFormatError
 from vitresnas.files import Fields, append_line, read_lines
 from vitresnas.latency import Condition, Measurement
 from vitresnas.latency.compared import ExistingModel
 from vitresnas.latency.cores import threads
+from vitresnas.latency.decide import LENGTHS, measure_until
 from vitresnas.latency.existing import guests
-from vitresnas.latency.measure import time_interleaved
+from vitresnas.latency.measure import Guest, time_interleaved
 from vitresnas.latency.timing import take_samples
-from vitresnas.search.prove import Timer
+from vitresnas.search.check import judge
+from vitresnas.search.constraint import Target
+from vitresnas.search.prove import Timer, speed_of
 from vitresnas.space import Architecture
 from vitresnas.supernet import Supernet
 
 SECONDS = 15.0
+_ROUNDS = 200  # at most, in the first look
 
 
 def extracted_timer(
@@ -54,6 +59,52 @@ def extracted_timer(
         return [times[name] for name in (*networks, *beside)]
 
     return timer
+
+
+def time_until_decided(
+    networks: Mapping[str, nn.Module],
+    images_BCHW: Tensor,
+    target: Target,
+    *,
+    beside: Mapping[str, Guest],
+    runtime: str,
+    dtype: str,
+    seconds: float,
+) -> tuple[dict[str, Measurement], int]:
+    """Time "model", beside "largest" where that is there, until `target` is decided; and how many
+    looks that took, the first of `seconds` (latency/decide.py).
+
+    beside: existing models, which take turns in the first look.
+    """
+
+    def measure(number: int, length: int) -> Mapping[str, Measurement]:
+        return time_interleaved(
+            networks,
+            images_BCHW,
+            beside=beside if number == 1 else {},
+            runtime=runtime,
+            dtype=dtype,
+            seconds=seconds * length,
+            maximum_rounds=_ROUNDS * length,
+            precision=0.01 if number == 1 else 0.0,  # a narrow interval may hold the target, too
+            seed=number,
+        )
+
+    def interval(times: Mapping[str, Measurement]) -> tuple[float, float]:
+        reference = times.get("largest", times["model"])
+        return speed_of(times["model"], reference, len(images_BCHW)).judged_by(target)
+
+    def decided(times: Mapping[str, Measurement]) -> bool:
+        return judge(interval(times), target.amount) != "undecided"
+
+    def announce(times: Mapping[str, Measurement], number: int) -> None:
+        low, high = interval(times)
+        say(
+            f"{target} lies between {low:,.4g} and {high:,.4g}: timing on for about "
+            f"{seconds * LENGTHS[number - 1]:.3g} s, look {number} of at most {len(LENGTHS)}"
+        )
+
+    return measure_until(decided, measure, announce)
 
 
 def remembered(timer: Timer, path: Path, models: Sequence[ExistingModel] = ()) -> Timer:
