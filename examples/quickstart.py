@@ -21,7 +21,7 @@ from vitresnas.__main__ import main as vitresnas
 from vitresnas.data import normalise
 from vitresnas.data.image_set import decode_all
 from vitresnas.data.load import open_source
-from vitresnas.quickstart.run import QuickstartResult
+from vitresnas.quickstart.result import QuickstartResult
 
 SHAPES, EACH, SIDE = ("circle", "cross", "square"), 30, 16
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vitresnas.files import from_text
+from vitresnas.files import from_text, read_json, write_json
+from vitresnas.quickstart.result import QuickstartResult
 from vitresnas.search.result import SearchResult
 from vitresnas.space import SPACES, Architecture, SearchSpace
 from vitresnas.train.result import TrainingResult
@@ -69,13 +70,48 @@ def test_the_golden_search_of_schema_3_is_read_for_ever():
     assert fields == ["device", "threads", "versions.cuda"]
 
 
-def test_the_golden_search_of_schema_4_is_read_and_written_again(tmp_path):
-    path = Path(__file__).parent / "golden" / "search_result_4.json"
-    result = SearchResult.load(path)
+def test_the_golden_search_of_schema_4_is_read_for_ever():
+    result = SearchResult.load(Path(__file__).parent / "golden" / "search_result_4.json")
     assert [found.id for found in result.fine_tuned] == [result.best.candidate.id]
     assert result.fine_tuned[0].score.accuracy == 0.99
+
+
+def test_the_golden_search_of_schema_5_is_read_and_written_again(tmp_path):
+    path = Path(__file__).parent / "golden" / "search_result_5.json"
+    result = SearchResult.load(path)
+    assert result.verdict == result.best.verdict == "undecided"
     result.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
+def test_what_schema_4_called_missed_is_undecided_where_the_interval_holds_the_bound(tmp_path):
+    path = Path(__file__).parent / "golden" / "search_result_5.json"
+    document = read_json(path, "search_result", 5)
+    for old in (document, document["best"]["checks"][0]):
+        old["verdict"] = "missed"
+    write_json(tmp_path / "old.json", "search_result", document, 4)
+    assert SearchResult.load(tmp_path / "old.json") == SearchResult.load(path)
+
+
+def test_the_golden_quickstart_of_schema_1_is_read_for_ever(tmp_path):
+    golden = Path(__file__).parent / "golden" / "quickstart_result_1.json"
+    (tmp_path / "quickstart_result.json").write_bytes(golden.read_bytes())
+    result = QuickstartResult.load(tmp_path)
+    assert result is not None and not result.classes
+    assert any("accuracy 0.9667 (0.9500 before retraining)" in line for line in result.lines())
+
+
+def test_the_golden_quickstart_of_schema_2_is_read_and_written_again(tmp_path):
+    golden = Path(__file__).parent / "golden" / "quickstart_result_2.json"
+    (tmp_path / "quickstart_result.json").write_bytes(golden.read_bytes())
+    result = QuickstartResult.load(tmp_path)
+    assert result is not None
+    result.save(tmp_path)
+    assert (tmp_path / "quickstart_result.json").read_bytes() == golden.read_bytes()
+    told = "\n".join(result.lines())
+    assert told.startswith("undecided: 2x") and "met in the search: 2,395 images/s" in told
+    assert "what to do" in told and "1.988 to 2.042" in told
+    assert "mean 0.9500 of 2 classes, worst first: dog 0.90 of 20, cat 1.00 of 30" in told
 
 
 def test_golden_training_results_are_read_for_ever_and_the_newest_is_written_again(tmp_path):

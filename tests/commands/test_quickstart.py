@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from vitresnas.models.model_directory import read_card
 from vitresnas.quickstart.__main__ import main
@@ -71,6 +72,47 @@ def test_a_survey_counts_and_sees_colours(tmp_path):
     assert survey("digits") == replace(DIGITS, unequal=survey("digits").unequal)
 
 
+def folder_of_images(folder, each=10):
+    """Two classes of tiny coloured images."""
+    for number in range(each):
+        for name, colour in (("cats", (200, number, 0)), ("dogs", (0, number, 200))):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (20, 24 + number), colour).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_a_broken_image_is_found_before_anything_is_planned(tmp_path, capsys):
+    photos = folder_of_images(tmp_path / "photos")
+    found = survey(str(photos))
+    assert (found.side, found.grey, found.classes) == (20, False, 2)
+    assert found.training + found.holdout + found.test == 20
+    (photos / "dogs" / "3.png").write_bytes(b"broken")
+    out = tmp_path / "out"
+    command = ["--data", str(photos), "--throughput-target", "2x", "--out", str(out)]
+    assert main(command) == 2 and not out.exists()
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert str(photos / "dogs" / "3.png") in complaint and "remove or replace it" in complaint
+    assert survey(str(photos), 0.3) == found
+    assert f"{photos / 'dogs' / '3.png'} is not an image" in capsys.readouterr().err
+
+
+def test_where_time_is_short_some_images_are_left_unread_and_that_is_said(tmp_path):
+    photos = folder_of_images(tmp_path / "photos", each=300)
+    assert "images were not looked at" in survey(str(photos), seconds=0.0).notes[-1]
+    assert len(survey(str(photos)).notes) == 1
+
+
+def test_another_target_is_told_what_can_be_used_again(tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["--plan-only", "--hours", "0.1", "--out", str(out), "--throughput-target"]
+    assert main([*command, "2x"]) == 0
+    (out / "supernet").mkdir()
+    (out / "supernet" / "training_result.json").touch()
+    assert main([*command, "3x"]) == 2
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert f"--supernet {out / 'supernet'} " in complaint and "--throughput-target 3x" in complaint
+
+
 def test_a_plan_is_kept_shown_and_replaced_until_it_is_begun(tmp_path, capsys):
     out = tmp_path / "out"
     command = ["--throughput-target", "2x", "--plan-only", "--out", str(out)]
@@ -118,8 +160,14 @@ def test_the_example_is_killed_and_the_same_command_goes_on(search_kit, tmp_path
     weights = (out / "supernet" / "model.safetensors").read_bytes()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode in (0, 4), done.stderr  # a busy machine may miss the target
-    assert "of 90 shapes named" in done.stdout and "before retraining" in done.stdout
+    assert "of 90 shapes named" in done.stdout and "of 3 classes, worst first: " in done.stdout
     assert (out / "supernet" / "model.safetensors").read_bytes() == weights
     result = json.loads((out / "quickstart_result.json").read_text())
     assert result["verdict"] == read_card(result["model"])["verdict"]
+    assert result["classes"]["names"] == ["circle", "cross", "square"]
+    test, counts = result["test"], result["classes"]["test_images"]
+    right = [share * count for share, count in zip(test["accuracy_by_class"], counts, strict=True)]
+    assert sum(right) / sum(counts) == pytest.approx(test["accuracy"])
+    assert result["proof"]["verdict"] in ("met", "missed", "undecided")
+    assert sum(result["seconds"].values()) > 0 and result["given_seconds"] == 3600 * 0.002
     assert read_card(out / "final")["run"]["init"] == "inherited"

@@ -237,6 +237,18 @@ def test_the_command_writes_one_file_beside_its_source(tmp_path, capsys):
     ]
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_quickstart_has_a_page_of_its_result(version, tmp_path):
+    golden = GOLDEN / f"quickstart_result_{version}.json"
+    (tmp_path / "quickstart_result.json").write_bytes(golden.read_bytes())
+    (tmp_path / "latency_table.json").write_bytes(TABLE.read_bytes())  # one of its parts
+    html = render_report(tmp_path)
+    Page(html)
+    assert "Quickstart for 2x" in html and "1.988 to 2.042" in html and "mine/final" in html
+    assert ("Class by class" in html) == (version == 2)
+    assert html.find("<td>dog</td>") < html.find("<td>cat</td>") or version == 1
+
+
 def test_text_from_files_cannot_become_markup():
     mark = Point(1.0, 2.0, '"><script>alert(1)</script>', "<b>")
     chart = Chart("<i>", Axis("<x>"), Axis("y"), (Series("<s>", (mark,)),), note="<n>")
@@ -266,7 +278,7 @@ def test_numbers_are_short():
     ("make", "words"),
     [
         (lambda p: p / "missing.json", "there is no file"),
-        (lambda p: p, "holds none of search_result.json, latency_table.json, training_run"),
+        (lambda p: p, "holds none of search_result.json, quickstart_result.json, latency_table"),
         (lambda p: _write(p, "{}"), "it is not ours"),
         (lambda p: _write(p, '{"schema": "vitresnas/architecture/1"}'), "has no report"),
         (lambda p: _write(p, TABLE.read_text()[:5000]), "it was cut short"),

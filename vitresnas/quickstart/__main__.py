@@ -11,8 +11,7 @@ from pathlib import Path
 
 from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.latency.runtime import runtime_name, runtime_names
-
-MISSED = 4
+from vitresnas.search.check import exit_code
 
 
 @door
@@ -20,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     # Imports of torch wait until the command line has been understood.
     from vitresnas.quickstart.plan import Request, find_plan
+    from vitresnas.quickstart.result import RESULT
     from vitresnas.quickstart.run import run
 
     request = Request(
@@ -33,19 +33,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         runtime=arguments.runtime,
         device=arguments.device,
         seed=arguments.seed,
+        unreadable_share=arguments.unreadable_share,
     )
     plan = find_plan(request, arguments.out)
     lines = plan.lines(arguments.out)
     if arguments.plan_only:
         print_json(plan.to_json()) if arguments.json else print("\n".join(lines))
         return 0
-    say("\n".join(lines))
+    if not (arguments.out / RESULT).exists():
+        say("\n".join(lines))
     result = run(plan, arguments.out)
     if arguments.json:
         print_json(result.to_json())
     else:
         print("\n".join(result.lines()))
-    return MISSED if result.verdict == "missed" else 0
+    return exit_code(result.verdict)
 
 
 def _parser() -> Parser:
@@ -72,6 +74,12 @@ def _parser() -> Parser:
     add("--runtime", type=runtime_name, default="eager", help=", ".join(runtime_names()))
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add("--seed", type=int, default=0, help="of every random choice (0)")
+    add(
+        "--unreadable-share",
+        type=float,
+        default=0.02,
+        help="of the images of a split that may be left out as unreadable (0.02)",
+    )
     add("--out", type=Path, default=Path("runs/quickstart"), help="folder (runs/quickstart)")
     add("--plan-only", action="store_true", help="keep and print the plan; run it another time")
     add("--json", action="store_true", help="plan or result as one JSON document on stdout")

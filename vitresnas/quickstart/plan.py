@@ -10,6 +10,8 @@ import torch
 from vitresnas.doors import say
 from vitresnas.errors import InputError, MismatchError
 from vitresnas.files import Fields, JsonObject, read_json, write_json
+from vitresnas.latency.busy import Watch, busy_warning
+from vitresnas.latency.decide import LENGTHS
 from vitresnas.latency.request import Request as TableRequest
 from vitresnas.latency.request import resolve_device
 from vitresnas.quickstart.pace import Pace, measure_pace
@@ -25,6 +27,8 @@ from vitresnas.train.recipe import Recipe
 
 PLAN, SPACE = "quickstart_plan.json", "space.json"
 KIND = "quickstart_plan"
+LOOKING = 0.03, 300.0  # of the time given, and in seconds: at most, for reading every image once
+UNREADABLE_SHARE = 0.02  # a folder of own images has a broken one more often than ImageNet
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,15 @@ class Request:
     runtime: str = "eager"
     device: str = "auto"
     seed: int = 0
+    unreadable_share: float = UNREADABLE_SHARE  # of each split
 
     def __post_init__(self) -> None:
         Target.parse(self.target)
         TableRequest(dtype=self.dtype, runtime=self.runtime)  # refuses what cannot be timed
         if not 0 < self.hours < 10_000:
             raise InputError(f"hours is {self.hours:g}: use a number above 0, as in 0.5")
+        if not 0 <= self.unreadable_share < 1:
+            raise InputError(f"unreadable_share is {self.unreadable_share:g}: use 0 to below 1")
         if self.space is not None and self.image_size is not None:
             raise InputError("a space has its own image size: leave --image-size out")
         for name in ("image_size", "batch_size"):
@@ -76,6 +83,7 @@ class Plan:
             epochs=self.schedule.supernet_epochs,
             grey=self.images.grey,
             seed=self.request.seed,
+            unreadable_share=self.request.unreadable_share,
         )
 
     def save(self, out: Path) -> None:
@@ -126,12 +134,15 @@ class Plan:
             f"space          {space.name}: {space.size:.1e} networks of {low:,.0f} to {high:,.0f} "
             f"M MACs, {space.image_size} pixels",
             f"latency table  about {seconds['latency_table']}",
-            f"super-network  about {seconds['supernet']}: {timing.supernet_epochs} epochs, batches "
-            f"of {self.train_batch} in {self.groups} groups",
+            f"super-network  about {seconds['supernet']}: "
+            f"{counted(timing.supernet_epochs, 'epoch')}, batches of {self.train_batch} in "
+            f"{self.groups} groups",
             f"search         about {seconds['search']}: {self.request.target}, finalists timed",
-            f"retraining     about {seconds['retrain']}: {timing.retrain_epochs} epochs for a "
-            "network of half the work, counted anew once it is found",
-            f"verification   about {seconds['verify']}",
+            f"retraining     about {seconds['retrain']}: "
+            f"{counted(timing.retrain_epochs, 'epoch')} if the network found is half the work of "
+            "the largest; counted anew then",
+            f"verification   about {seconds['verify']}; up to "
+            f"{clock(sum(LENGTHS) * timing.seconds['verify'])} while it is too near to tell",
             f"in all         about {clock(timing.total)} of {clock(3600 * self.request.hours)}, "
             f"into {out}",
         ]
@@ -148,6 +159,10 @@ class Plan:
         return lines
 
 
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def find_plan(request: Request, out: Path) -> Plan:
     """The plan that `out` began with, or a new one, saved. Raises MismatchError, InputError."""
     found = Plan.load(out)
@@ -158,11 +173,23 @@ def find_plan(request: Request, out: Path) -> Plan:
         field = next(name for name in ours if theirs[name] != ours[name])
         raise MismatchError(
             f"{out} holds a quickstart with {field} {theirs[field]!r}, this command's is "
-            f"{ours[field]!r}: choose another --out, or repeat the command that began it"
+            f"{ours[field]!r}: {_instead(request, out, field)}"
         )
     plan = make_plan(request)
     plan.save(out)
     return plan
+
+
+def _instead(request: Request, out: Path, field: str) -> str:
+    """What to do about a folder that holds another request."""
+    if field != "target" or not (out / "supernet" / "training_result.json").exists():
+        return "choose another --out, or repeat the command that began it"
+    return (
+        "its super-network and latency table serve any target: `vitresnas search --space "
+        f"{out / SPACE} --data {request.data} --supernet {out / 'supernet'} --latency-table "
+        f"{out / 'latency_table.json'} --throughput-target {request.target} --margin 2 --out "
+        f"{out}-{request.target}`; or choose another --out"
+    )
 
 
 def started(out: Path) -> bool:
@@ -177,12 +204,15 @@ def make_plan(request: Request) -> Plan:
     Raises InputError, DataError.
     """
     say("looking at the images")
-    images = survey(request.data)
+    share, most = LOOKING
+    seconds = min(share * 3600 * request.hours, most)
+    images = survey(request.data, request.unreadable_share, seconds)
     spaces = _spaces(request, images)
     device = resolve_device(request.device)
     kind = torch.device(device).type
     batch, groups = batch_of(images.training, kind)
     say("timing a few steps")
+    watch = Watch()
     known = Circumstances(
         images=images,
         pace=_pace(spaces[0], batch, groups, device),
@@ -200,6 +230,8 @@ def make_plan(request: Request) -> Plan:
         last, (space, timing) = space, choose(spaces, known)
         if space == last:
             break
+    if warning := busy_warning(watch.other_cpus()):
+        say(warning)
     return Plan(request, images, space, batch, groups, timing)
 
 

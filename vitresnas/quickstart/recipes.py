@@ -23,7 +23,15 @@ def batch_of(training: int, device_type: str) -> tuple[int, int]:
 
 
 def supernet_recipe(
-    *, data: str, space: str, batch_size: int, groups: int, epochs: int, grey: bool, seed: int
+    *,
+    data: str,
+    space: str,
+    batch_size: int,
+    groups: int,
+    epochs: int,
+    grey: bool,
+    seed: int,
+    unreadable_share: float,
 ) -> Recipe:
     """ViT-ResNAS, section 3.3, widening over the first fifth of the epochs."""
     return Recipe(
@@ -42,6 +50,7 @@ def supernet_recipe(
         evaluate_every=max(1, epochs // 4),
         augmentation=GREY if grey else COLOUR,
         mixing=Mixing(smoothing=0.1),
+        unreadable_share=unreadable_share,
     )
 
 

@@ -2,87 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
 from vitresnas.cache import locked
 from vitresnas.doors import say
-from vitresnas.files import Fields, JsonObject, read_json, storage_errors, write_json
+from vitresnas.files import Fields, read_json, storage_errors, write_json
 from vitresnas.latency import LatencyTable, load_tables
 from vitresnas.latency.build import build_table
 from vitresnas.latency.request import Request as TableRequest
 from vitresnas.models.model_directory import read_card, update_card
-from vitresnas.quickstart.plan import SPACE, Plan
+from vitresnas.quickstart.plan import PLAN, SPACE, Plan, counted
 from vitresnas.quickstart.recipes import retrain_recipe
+from vitresnas.quickstart.result import RESULT, QuickstartResult
 from vitresnas.quickstart.schedule import MOST_EPOCHS, USABLE
 from vitresnas.search.constraint import Target
 from vitresnas.search.job import SearchRequest, create_job
+from vitresnas.search.result import RESULT as FOUND
 from vitresnas.search.result import SearchResult
 from vitresnas.search.run import ARCHITECTURE, MODEL
 from vitresnas.search.run import run as search
 from vitresnas.train.progress import clock
 from vitresnas.train.recipe import Recipe
+from vitresnas.train.result import RESULT as TRAINED
 from vitresnas.train.result import TrainingResult
 from vitresnas.train.run import look
 from vitresnas.train.run import run as train
 from vitresnas.verify import verify
 
 TABLE, SUPERNET, SEARCH, FINAL = "latency_table.json", "supernet", "search", "final"
-RETRAINING, RESULT = "retraining.json", "quickstart_result.json"
-KIND = "quickstart_result"
-
-
-@dataclass(frozen=True)
-class QuickstartResult:
-    """What came out. model: the folder of the network to use: the retrained one, or the one with
-    inherited weights where retraining made the hold-out's likelihood worse. test, holdout:
-    {"accuracy", "negative_log_likelihood"} of it. seconds: by stage."""
-
-    verdict: str
-    target: JsonObject
-    speed: JsonObject
-    model: str
-    network: JsonObject
-    retrained: bool
-    holdout: JsonObject
-    test: JsonObject
-    inherited_test_accuracy: float
-    seconds: dict[str, float]
-    files: dict[str, str]
-
-    def to_json(self) -> JsonObject:
-        return asdict(self)
-
-    @classmethod
-    def load(cls, out: Path) -> QuickstartResult | None:
-        if not (out / RESULT).exists():
-            return None
-        fields = Fields(read_json(out / RESULT, KIND), str(out / RESULT))
-        found = cls(**{name: fields.take(name) for name in cls.__dataclass_fields__})
-        fields.done()
-        return found
-
-    def lines(self) -> list[str]:
-        """For people."""
-        speed, test = self.speed, self.test
-        low, high = speed["interval_95"]
-        relative = f", {speed['relative']:.2f}x the largest" if "relative" in speed else ""
-        weights = "retrained" if self.retrained else "inherited: retraining did not help"
-        width = max(map(len, self.files))
-        return [
-            f"{self.verdict}: {self.target['requested']} at batch {self.target['batch_size']}, "
-            f"{self.target['dtype']}, {self.target['runtime']}, on {self.target['device']}",
-            f"  measured  {speed['images_per_second']:,.0f} images/s ({low:,.0f} to {high:,.0f})"
-            + relative,
-            f"  network   {self.network['id']}: {self.network['macs'] / 1e6:,.1f} M MACs, "
-            f"{self.network['parameters'] / 1e6:,.2f} M parameters, weights {weights}",
-            f"  test      accuracy {test['accuracy']:.4f} "
-            f"({self.inherited_test_accuracy:.4f} before retraining)",
-            f"  time      {clock(sum(self.seconds.values()))}: "
-            + ", ".join(f"{name} {clock(value)}" for name, value in self.seconds.items()),
-            *(f"  {name:{width}}  {path}" for name, path in self.files.items()),
-        ]
+RETRAINING = "retraining.json"
+# The search asks for so much more than the target, so that the verification agrees with its proof.
+MARGIN = 0.02
 
 
 def run(plan: Plan, out: Path) -> QuickstartResult:
@@ -102,32 +55,35 @@ def run(plan: Plan, out: Path) -> QuickstartResult:
         if not (out / SUPERNET / "training_run.json").exists():
             create_job(request)  # an unreachable target is refused before the long training
         device = plan.request.device
-        _stage(2, "super-network", plan.schedule.seconds["supernet"])
+        _stage(2, "super-network", plan.schedule.seconds["supernet"], out / SUPERNET / TRAINED)
         supernet = train(plan.recipe(out), out / SUPERNET, device=device)
-        _stage(3, "search", plan.schedule.seconds["search"])
+        _stage(3, "search", plan.schedule.seconds["search"], out / SEARCH / FOUND)
         found = search(request, _none_to_train)
         seconds = {
             "latency table": float(table.circumstances["seconds"]),
             "super-network": supernet.seconds,
             "search": float(found.seconds["total"]),
         }
-        recipe = _retraining(plan, out, sum(seconds.values()))
-        _stage(4, f"retraining, {recipe.epochs} epochs", plan.schedule.seconds["retrain"])
+        recipe, per_epoch = _retraining(plan, out, sum(seconds.values()))
+        retraining = f"retraining, {counted(recipe.epochs, 'epoch')}"
+        _stage(4, retraining, recipe.epochs * per_epoch, out / FINAL / TRAINED)
         trained = train(recipe, out / FINAL, device=device)
         seconds["retraining"] = trained.seconds
-        _stage(5, "verification", plan.schedule.seconds["verify"])
+        _stage(5, "verification", plan.schedule.seconds["verify"], out / RESULT)
         return _finish(plan, out, found, trained, seconds)
 
 
-def _stage(number: int, name: str, seconds: float) -> None:
-    say(f"{number} of 5: {name}, about {clock(seconds)}")
+def _stage(number: int, name: str, seconds: float, result: Path) -> None:
+    """Say which stage begins, or that its result is there."""
+    told = "done" if result.exists() else f"about {clock(seconds)}"
+    say(f"{number} of 5: {name}, {told}")
 
 
 def _table(plan: Plan, out: Path) -> LatencyTable:
     path = out / TABLE
+    _stage(1, "latency table", plan.schedule.seconds["latency_table"], path)
     if path.exists():
         return load_tables(path)[0]
-    _stage(1, "latency table", plan.schedule.seconds["latency_table"])
     request = TableRequest(
         device=plan.request.device,
         batch_size=plan.request.batch_size,
@@ -149,6 +105,8 @@ def _search_request(plan: Plan, out: Path) -> SearchRequest:
         seed=plan.request.seed,
         out=out / SEARCH,
         proof_seconds=plan.schedule.proof_seconds,
+        margin=MARGIN,
+        unreadable_share=plan.request.unreadable_share,
     )
 
 
@@ -156,9 +114,9 @@ def _none_to_train(space: str, data: str | None) -> NoReturn:
     raise AssertionError("the super-network is given")
 
 
-def _retraining(plan: Plan, out: Path, spent: float) -> Recipe:
-    """The recipe of the network that was found; its epochs are decided once, from the time that is
-    left and a few steps of this very network."""
+def _retraining(plan: Plan, out: Path, spent: float) -> tuple[Recipe, float]:
+    """The recipe of the network that was found, and the seconds of an epoch. The epochs are decided
+    once, from the time that is left and a few steps of this very network."""
     path = out / RETRAINING
 
     def recipe(epochs: int) -> Recipe:
@@ -170,13 +128,14 @@ def _retraining(plan: Plan, out: Path, spent: float) -> Recipe:
         )
 
     if not path.exists():
+        say("timing the network that was found, to count its epochs")
         found = look(recipe(plan.schedule.retrain_epochs), device=plan.request.device)
         epoch = found.seconds / plan.schedule.retrain_epochs
         left = USABLE * 3600 * plan.request.hours - spent - plan.schedule.seconds["verify"]
         epochs = max(1, min(int(left / epoch), MOST_EPOCHS["retrain"]))
         write_json(path, "quickstart_retraining", {"epochs": epochs, "seconds_per_epoch": epoch})
-    epochs = Fields(read_json(path, "quickstart_retraining"), str(path)).integer("epochs")
-    return recipe(epochs)
+    fields = Fields(read_json(path, "quickstart_retraining"), str(path))
+    return recipe(fields.integer("epochs")), fields.number("seconds_per_epoch", minimum=0)
 
 
 def _finish(
@@ -184,34 +143,47 @@ def _finish(
 ) -> QuickstartResult:
     """Time the network to use, and write down what came out, last of all files."""
     inherited = read_card(out / SEARCH / MODEL)
-    holdout, test = trained.holdout["network"], trained.test["network"]
-    better = holdout["negative_log_likelihood"] < inherited["holdout"]["negative_log_likelihood"]
+    best, classes = found.best.candidate, found.per_class
+    scores = {
+        "holdout": {
+            **inherited["holdout"],
+            "accuracy_by_class": classes["holdout_accuracy"][best.id],
+        },
+        "test": {**inherited["test"], "accuracy_by_class": classes["test_accuracy"]},
+    }
+    retrained = trained.holdout["network"]
+    better = retrained["negative_log_likelihood"] < scores["holdout"]["negative_log_likelihood"]
     model = out / FINAL if better else out / SEARCH / MODEL
-    if not better:
-        holdout, test = inherited["holdout"], inherited["test"]
+    if better:
+        scores = {"holdout": retrained, "test": trained.test["network"]}
     # What a search's card says of the target, so that `vitresnas verify` needs no arguments.
     update_card(out / FINAL, {name: inherited[name] for name in ("target", "largest")})
+    began = time.monotonic()
     verification = verify(model, device=plan.request.device, seconds=plan.schedule.proof_seconds)
-    best = found.best.candidate
+    seconds = {**seconds, "verification": time.monotonic() - began}
+    speed = found.best.speed
     result = QuickstartResult(
         verdict=verification.verdict,
         target=verification.target,
         speed=verification.speed,
+        proof={"verdict": found.verdict, "speed": asdict(speed)} if speed else {},
         model=str(model),
         network={"id": best.id, "macs": best.macs, "parameters": best.parameters},
         retrained=better,
-        holdout=holdout,
-        test=test,
+        **scores,
         inherited_test_accuracy=inherited["test"]["accuracy"],
+        classes={name: classes[name] for name in ("names", "holdout_images", "test_images")},
         seconds={name: round(value, 1) for name, value in seconds.items()},
+        given_seconds=3600 * plan.request.hours,
         files={
             "model": str(model),
-            "retrained": str(out / FINAL),
+            **({} if better else {"retrained": str(out / FINAL)}),
             "search": str(out / SEARCH),
             "super-network": str(out / SUPERNET),
             "latency table": str(out / TABLE),
-            "plan": str(out / "quickstart_plan.json"),
+            "plan": str(out / PLAN),
+            "result": str(out / RESULT),
         },
     )
-    write_json(out / RESULT, KIND, result.to_json())
+    result.save(out)
     return result

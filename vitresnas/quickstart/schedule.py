@@ -11,6 +11,7 @@ from vitresnas.latency.request import default_batch_size
 from vitresnas.quickstart.pace import Pace
 from vitresnas.quickstart.survey import Survey
 from vitresnas.search.evolution import Evolution
+from vitresnas.search.prove import FINALISTS
 from vitresnas.space import SearchSpace, macs
 
 # Of what training may use, the super-network gets this; the found network the rest.
@@ -28,6 +29,9 @@ _PROOF_SECONDS = (0.3, 15.0)
 # Calls of the largest network that the least number of a table's rounds comes to: two calls per
 # visit, six rounds of all operations, five of the whole networks at half the work.
 _TABLE_CALLS = 2 * 6 * 10 + 2 * 5 * NETWORKS_NEEDED * 0.5
+# Likewise of the ten rounds that finalists, or the winner, are timed beside the largest network.
+_PROOF_CALLS = 2 * 10 * (1 + FINALISTS * 0.5)
+_VERIFY_CALLS = 2 * 10 * (1 + 0.5)
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,8 @@ def schedule(space: SearchSpace, known: Circumstances) -> Schedule:
     scores = Evolution.for_space(space).budget * one_score / known.scorers
     fixed = {
         "latency_table": max(table, _TABLE_CALLS * call) + 1,
-        "search": scores + 1.5 * proof + 2,
-        "verify": proof + 1,
+        "search": scores + 1.5 * max(proof, _PROOF_CALLS * call) + 2,
+        "verify": max(proof, _VERIFY_CALLS * call) + 1,
     }
     left = max(LEAST_TRAINING * known.seconds, USABLE * known.seconds - sum(fixed.values()))
     shown = max(known.images.training // known.batch_size, 1) * known.batch_size

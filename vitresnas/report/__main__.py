@@ -18,13 +18,14 @@ from vitresnas.report.render import render_report
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="vitresnas report",
-        description="A latency table, a search or a training run as one HTML page.",
+        description="A latency table, a search, a training run or a quickstart as one HTML page.",
         example="vitresnas report runs/search",
     )
     parser.add_argument(
         "path",
         type=Path,
-        help="latency_table.json, search_result.json, training_run.json, or its folder",
+        help="latency_table.json, search_result.json, training_run.json, quickstart_result.json, "
+        "or its folder",
     )
     parser.add_argument(
         "--against",

@@ -9,15 +9,17 @@ from vitresnas.files import kind_of
 from vitresnas.latency.table import load_tables
 from vitresnas.report.against import beside
 from vitresnas.report.latency import latency_page
+from vitresnas.report.quickstart import RESULT as QUICKSTART
+from vitresnas.report.quickstart import quickstart_page
 from vitresnas.report.search import search_page
 from vitresnas.report.training import RUN, Run, training_page
 from vitresnas.search.result import SearchResult
 
-FILES = ("search_result.json", "latency_table.json", RUN)
+FILES = ("search_result.json", QUICKSTART, "latency_table.json", RUN)
 
 
 def render_report(path: str | Path, against: str | Path | None = None) -> str:
-    """The HTML page of a latency table, a search or a training run, by file or directory.
+    """The HTML page of a table, a search, a training run or a quickstart, by file or folder.
 
     `against`: another file of latency tables, to stand beside the first one's. Raises InputError
     for anything else, FileFormatError for a damaged file.
@@ -36,11 +38,13 @@ def render_report(path: str | Path, against: str | Path | None = None) -> str:
         )
     if kind == "search_result":
         return search_page(SearchResult.load(found), Path(path).name)
+    if kind == "quickstart_result":
+        return quickstart_page(found)
     if kind == "training_run":
         return training_page(Run.load(found.parent))
     raise InputError(
         f"{found} is a {kind} file, which has no report: name a latency table, a search result, "
-        "a training run, or a directory with one"
+        "a training run, a quickstart's result, or a directory with one"
     )
 
 
