@@ -111,7 +111,7 @@ def test_the_golden_quickstart_of_schema_2_is_read_and_written_again(tmp_path):
     told = "\n".join(result.lines())
     assert told.startswith("undecided: 2x") and "met in the search: 2,395 images/s" in told
     assert "what to do" in told and "1.988 to 2.042" in told
-    assert "mean 0.9500 of 2 classes, worst first: dog 0.90 of 20, cat 1.00 of 30" in told
+    assert "mean 0.9500 of 2 classes, worst first: dog (0.90 of 20), cat (1.00 of 30)" in told
 
 
 def test_golden_training_results_are_read_for_ever_and_the_newest_is_written_again(tmp_path):

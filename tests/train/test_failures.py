@@ -32,6 +32,7 @@ from vitresnas.train.checkpoints import load_checkpoint, save_checkpoint, saved_
 from vitresnas.train.objectives import classification
 from vitresnas.train.place import Place
 from vitresnas.train.run import run, run_identity
+from vitresnas.train.run_folder import first_difference
 from vitresnas.train.tasks import create_task
 from vitresnas.train.trainer import Trainer
 from vitresnas.train.watch import Setback
@@ -187,6 +188,13 @@ def test_a_folder_of_another_run_is_refused_by_field(toy_supernet, tmp_path):
         with pytest.raises(MismatchError, match=f"holds a run with {field} "):
             run(replace(toy_supernet, **{"epochs": 1, **change}), tmp_path, device="cpu")
     assert (tmp_path / "model.safetensors").read_bytes() == weights
+
+
+def test_images_that_changed_under_their_name_are_told():
+    before, now, others = ({"data": name} for name in ("photos (a1)", "photos (b2)", "cats (b2)"))
+    assert "files were added, removed or changed" in first_difference(before, now)
+    assert "files were added" not in first_difference(before, others)
+    assert not first_difference(before, before)
 
 
 RUN = {"recipe": "toy", "space_id": "a"}

@@ -58,7 +58,7 @@ def told_worst_first(
     rows = zip(names, found, counts, strict=True)
     known = sorted((right, name, count) for name, right, count in rows if right is not None)
     mean = sum(right for right, *_ in known) / len(known)
-    worst = ", ".join(f"{name} {right:.2f} of {count}" for right, name, count in known[:_WORST])
+    worst = ", ".join(f"{name} ({right:.2f} of {count})" for right, name, count in known[:_WORST])
     more = f", {len(known) - _WORST} more" if len(known) > _WORST else ""
     return f"mean {mean:.4f} of {len(known)} classes, worst first: {worst}{more}"
 

@@ -11,6 +11,7 @@ from vitresnas.errors import MismatchError
 from vitresnas.files import JsonObject, flattened, read_json, storage_errors, write_json
 
 RUN = "training_run.json"
+_SAME_NAME = " (files were added, removed or changed since, or the image size is another)"
 
 
 def claim(out: Path, identity: JsonObject) -> None:
@@ -35,8 +36,15 @@ def first_difference(theirs: JsonObject, ours: JsonObject) -> str:
     found, wanted = flattened(theirs), flattened(ours)
     for field in sorted(found.keys() | wanted.keys()):
         if found.get(field) != wanted.get(field):
-            return f"{field} {found.get(field)!r}, this command's is {wanted.get(field)!r}"
+            words = f"{field} {found.get(field)!r}, this command's is {wanted.get(field)!r}"
+            return words + (_SAME_NAME if field == "data" and _same_name(found, wanted) else "")
     return ""
+
+
+def _same_name(theirs: JsonObject, ours: JsonObject) -> bool:
+    """Whether images of one name, as in "photos (1f2e3d4c)", differ in their digest."""
+    before, now = (str(one.get("data")).rpartition(" (")[0] for one in (theirs, ours))
+    return before == now != ""
 
 
 @contextlib.contextmanager
