@@ -215,4 +215,8 @@ def test_a_look_grows_its_batches_to_the_recipes(toy_retrain):
     found = look(toy_retrain, device="cpu")
     assert (found.timed_batch_size, found.timed_steps) == (64, 20)
     assert 0 < found.memory_bytes < found.device_memory_bytes
+    assert "after 2 epochs of warm-up, then a cosine to 1e-05" in "\n".join(found.lines())
+    rate = {"learning_rate": 5e-6, "final_learning_rate": 5e-6, "warmup_epochs": 0}
+    constant = replace(found, recipe=replace(toy_retrain, **rate))
+    assert "batches of 64, learning rate 5e-06\n" in "\n".join(constant.lines())
     assert create_model(load_architecture(toy_retrain.architecture)).head.out_features == 10

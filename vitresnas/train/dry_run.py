@@ -51,10 +51,12 @@ class DryRun:
         groups = f" in {recipe.groups} groups" if recipe.task == SUPERNET else ""
         schedule = (
             f"{recipe.epochs} epochs of {self.steps_per_epoch} steps, batches of "
-            f"{recipe.batch_size}{groups}, learning rate {recipe.learning_rate:g} after "
-            f"{recipe.warmup_epochs} epochs of warm-up, then a cosine to "
-            f"{recipe.final_learning_rate:g}"
+            f"{recipe.batch_size}{groups}, learning rate {recipe.learning_rate:g}"
         )
+        if recipe.warmup_epochs:
+            schedule += f" after {recipe.warmup_epochs} epochs of warm-up"
+        if recipe.final_learning_rate != recipe.learning_rate:
+            schedule += f", then a cosine to {recipe.final_learning_rate:g}"
         memory = (
             f"about {_gigabytes(self.memory_bytes)} for weights, optimiser and activations of "
             f"{recipe.batch_size // recipe.accumulation} images; this device has "
