@@ -35,18 +35,31 @@ class Width:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """channels: of the first stage."""
+
+    depth: int
+    channels: int
+    network: TimmNetwork
+
+
+@dataclass(frozen=True)
 class Family:
-    """networks: by depth, each tuple from narrow to wide, so from fast to slow."""
+    """A design whose width and depth are free."""
 
     name: str
     what: str
     build: Callable[[SearchSpace, Width, int], TimmNetwork]
     widest: float  # first stage, of the width of the space's last stage
 
-    def networks(self, space: SearchSpace) -> Iterator[tuple[TimmNetwork, ...]]:
+    def shapes(self, space: SearchSpace) -> Iterator[tuple[Shape, ...]]:
+        """By depth, each tuple from narrow to wide, so from fast to slow."""
         most = self.widest * space.largest.stages[-1].embed
         for depth in DEPTHS:
-            yield tuple(self.build(space, width, depth) for width in widths(space, most))
+            yield tuple(
+                Shape(depth, width.channels, self.build(space, width, depth))
+                for width in widths(space, most)
+            )
 
 
 def widths(space: SearchSpace, most: float) -> list[Width]:

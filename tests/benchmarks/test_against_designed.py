@@ -67,7 +67,7 @@ def test_shapes_are_sized_to_the_speed_of_the_reference(monkeypatch):
         found = match(both, space, reference.create(10), by_work(asked))
     for family in both:
         row = found[family.name]
-        assert abs(math.log(row["relative"])) < 0.15
+        assert abs(math.log(row["relative"])) < 0.06
         distances = [abs(math.log(one["relative"])) for one in row["shortlist"]]
         assert distances == sorted(distances) and len(distances) == 6
         assert TimmNetwork(**row["network"]).cost(10).classes == 10
