@@ -56,7 +56,7 @@ class TrainingDiverged(VitresnasError):
 
 
 class WorkerLost(VitresnasError):
-    """Another process of the same run is gone: one that trains, or one that reads images."""
+    """Another process of the same run is gone: one that trains, scores, or reads images."""
 
 
 class StorageError(VitresnasError):

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from vitresnas.doors import say
-from vitresnas.errors import InputError, MismatchError, VitresnasError
+from vitresnas.errors import InputError, MismatchError, VitresnasError, WorkerLost
 from vitresnas.files import JsonObject
 from vitresnas.search.candidate import Score
 from vitresnas.space import Architecture
@@ -32,10 +32,6 @@ _PATIENCE = timedelta(days=7)
 Scorer = Callable[[Architecture], Score]
 # From what rank 0 sends to a scorer, and to what it depends on: both sides must say the same.
 Prepare = Callable[[JsonObject], tuple[Scorer, JsonObject]]
-
-
-class WorkerLost(VitresnasError):
-    """The process at the other end is gone."""
 
 
 class Link:
