@@ -190,14 +190,18 @@ def score(directory: Path, data: str, *, device: str = "auto") -> JsonObject:
     """
     from vitresnas.data import load_data
     from vitresnas.data.by_class import accuracy_by_class, images_by_class
+    from vitresnas.data.unreadable import share_of
     from vitresnas.latency.request import resolve_device
     from vitresnas.models.model_directory import load_model, read_card, update_card
     from vitresnas.search.score import score_model
 
     model = load_model(directory, resolve_device(device))
     classes = model.architecture.classes
-    images = load_data(data, image_size=model.architecture.image_size)
-    known = read_card(directory).get("data", {}).get("id", images.id)
+    card = read_card(directory)
+    images = load_data(
+        data, image_size=model.architecture.image_size, unreadable_share=share_of(card)
+    )
+    known = card.get("data", {}).get("id", images.id)
     if known != images.id or len(images.class_names) != classes:
         raise MismatchError(
             f"{data} ({images.id}, {len(images.class_names)} classes) are not the images that "

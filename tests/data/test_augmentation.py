@@ -155,3 +155,14 @@ def test_mixed_targets_are_distributions_and_repeat(pets, mixing):
     if not mixing.active:
         assert torch.equal(targets.argmax(1), labels)
         assert targets.max().item() == pytest.approx(1 - 0.1 + 0.1 / 2)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_of_an_odd_number_of_images_one_is_not_mixed(count):
+    mixer = Mixer(Mixing(mixup=1.0), 3, seed=0)
+    images = torch.arange(float(count)).view(count, 1, 1, 1).repeat(1, 3, 2, 2)
+    mixed, targets = mixer(images.clone(), torch.arange(count) % 3, 0, 0)
+    assert mixed.shape == images.shape and targets["class"].shape == (count, 3)
+    alike = [torch.equal(a, b) for a, b in zip(mixed, images, strict=True)]
+    assert alike == [False] * (count // 2 * 2) + [True] * (count % 2)
+    torch.testing.assert_close(targets["class"].sum(1), torch.ones(count))

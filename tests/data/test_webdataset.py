@@ -108,3 +108,33 @@ def test_the_index_of_many_samples_is_read_once(write_shard, tmp_path, monkeypat
     monkeypatch.undo()
     write_shard(shard, LABELS[::-1])
     assert load_data(shard.parent, image_size=8).id != first.id
+
+
+def test_an_index_that_cannot_be_kept_or_is_damaged_is_made_anew(
+    write_shard, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(webdataset, "REMEMBERED_FROM", 50)
+    shard = write_shard(tmp_path / "data" / "train.tar", LABELS)
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    first = load_data(shard.parent, image_size=8)
+    assert "is not kept for the next time: cannot write" in capsys.readouterr().err
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert load_data(shard.parent, image_size=8).id == first.id
+    (kept,) = (tmp_path / "cache").rglob("index.npz")
+    for damage in (b"", b"not a zip", kept.read_bytes()[:100]):
+        kept.write_bytes(damage)
+        assert load_data(shard.parent, image_size=8).id == first.id
+
+
+def test_a_label_of_no_class_at_all_is_refused(write_shard, tmp_path):
+    write_shard(tmp_path / "train.tar", [0, 1, 10**9] * 5)
+    assert "has the label 1000000000 (image 2) among 15 images" in refusal(tmp_path)
+    write_shard(tmp_path / "train.tar", [0, 1, 10**30] * 5)
+    assert "has no label" in refusal(tmp_path)
+
+
+def test_names_of_classes_that_are_no_text(write_shard, tmp_path):
+    write_shard(tmp_path / "train.tar", LABELS)
+    (tmp_path / "classnames.txt").write_bytes(b"\xff\xfe\x00")
+    assert "classnames.txt as text" in refusal(tmp_path)

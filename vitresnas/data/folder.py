@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vitresnas.data.sources import Source, decode
+from vitresnas.data.sources import Source, decode, file_size
 from vitresnas.data.splits import Labels
 from vitresnas.errors import DataError
 from vitresnas.files import digest
@@ -60,7 +60,7 @@ def open_folder(root: Path) -> Source:
     splits = {split: _images(classes, names) for split, classes in files.items()}
     fingerprint = digest(
         {
-            split: [[str(path.relative_to(root)), path.stat().st_size] for path in images.paths]
+            split: [[str(path.relative_to(root)), file_size(path)] for path in images.paths]
             for split, images in splits.items()
         }
     )

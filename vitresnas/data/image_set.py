@@ -71,6 +71,10 @@ def decode_all(images: Images, indices: Sequence[int], size: int) -> tuple[Tenso
 
     # Pillow releases Python's lock while it decodes, so threads are enough.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for _ in pool.map(decode_some, range(0, len(indices), 256)):
-            pass
+        try:
+            for _ in pool.map(decode_some, range(0, len(indices), 256)):
+                pass
+        except BaseException:  # Ctrl-C need not wait for all images
+            pool.shutdown(cancel_futures=True)
+            raise
     return torch.from_numpy(pixels), dict(sorted(complaints.items()))

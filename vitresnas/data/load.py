@@ -87,12 +87,23 @@ def open_source(spec: str | Path | None) -> Source:
     """The files behind what the user typed, unread. Raises DataError."""
     if spec is None or str(spec) == "digits":
         return open_digits()
-    path = Path(spec).expanduser()
-    if not path.exists():
+    try:
+        path = Path(spec).expanduser()
+        if not path.exists():
+            raise DataError(
+                f"there is no data at {str(spec)!r}: give digits, a folder with one folder of "
+                "images per class, or a folder of Parquet files or of WebDataset shards (.tar)"
+            )
+        return _open(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~somebody who is not there
+        reason = getattr(error, "strerror", None) or error
+        where = getattr(error, "filename", None) or spec
         raise DataError(
-            f"there is no data at {str(spec)!r}: give digits, a folder with one folder of images "
-            "per class, or a folder of Parquet files or of WebDataset shards (.tar)"
-        )
+            f"cannot read {where} ({reason}): check the path, and whether you may read it"
+        ) from None
+
+
+def _open(path: Path) -> Source:
     files = find_parquet_files(path)
     if files:
         return open_parquet(path, files)

@@ -42,7 +42,8 @@ class TrainingLoader:
         check_sampling(sampling)
         self.batch_size = batch_size
         self.share = share
-        self.stand_ins = 0  # in the batch given out last, for images that cannot be read
+        self.stand_ins = 0  # images that the batch given out last lacks: they cannot be read
+        self._named: set[str] = set()  # of these, the ones that were told of
         self.steps_per_epoch = max(1, len(train) // batch_size)
         self._train = train
         self._seed = seed
@@ -69,7 +70,9 @@ class TrainingLoader:
         for step, (shown_B, read) in enumerate(self._read(order, epoch), start=first):
             here = self.share.stream(step)
             images_BCHW = self._augment(read.pixels.to(self._device), shown_B, epoch, here)
-            self.stand_ins = int((read.positions != shown_B % len(self._train)).sum())
+            # Shown again, an image that cannot be read is still one.
+            stands_in_B = read.positions != shown_B % len(self._train)
+            self.stand_ins = int((stands_in_B & (shown_B < len(self._train))).sum())
             yield images_BCHW, self._labels[read.positions.to(self._device)]
 
     def _order(self, epoch: int) -> list[Tensor]:
@@ -93,6 +96,8 @@ class TrainingLoader:
             _EpochImages(self._train, self._transform, self._seed, epoch),
             batch_sampler=[shown_B.tolist() for shown_B in order],
             num_workers=self._workers,
+            # Forked, they share what is held in memory; Python 3.14 would copy it to each.
+            multiprocessing_context="fork" if self._workers else None,
             collate_fn=_collate,
             pin_memory=self._device.type == "cuda",
             worker_init_fn=_outlive_a_request_to_stop,
@@ -100,7 +105,10 @@ class TrainingLoader:
         for shown_B, batch in zip(order, loader, strict=True):
             if isinstance(batch, DataError):
                 raise batch
-            tolerate(batch.complaints, len(train), train.unreadable_share, "training images")
+            new = [said for said in dict.fromkeys(batch.complaints) if said not in self._named]
+            self._named.update(new)
+            share = train.unreadable_share
+            tolerate(new, len(train), share, "training images", read_by_all=False)
             yield shown_B, batch
 
 

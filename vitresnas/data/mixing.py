@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from vitresnas.data.streams import seeded
@@ -66,11 +67,9 @@ class Mixer:
         self, images_BCHW: Tensor, labels_B: Tensor, epoch: int, step: int
     ) -> tuple[Tensor, Targets]:
         mixing = self.mixing
-        # timm's Mixup pairs the first image with the last, so it needs an even number.
-        if mixing.active and not mixing.tokens and len(images_BCHW) % 2 == 0:
+        if mixing.active and not mixing.tokens:
             with seeded(self._seed, "mix", epoch, step):
-                images_BCHW, targets_BK = self._mixup(images_BCHW, labels_B)
-            return images_BCHW, {"class": targets_BK}
+                return self._in_pairs(images_BCHW, labels_B)
         targets_BK = self._target(labels_B, self._classes, 1.0, mixing.smoothing)
         if not mixing.tokens:
             return images_BCHW, {"class": targets_BK}
@@ -84,3 +83,16 @@ class Mixer:
             place=(self._seed, "mix", epoch, step),
         )
         return images_BCHW, {"class": targets_BK, "patch": patches_BNK}
+
+    def _in_pairs(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Targets]:
+        """timm's Mixup pairs the first image with the last: of an odd number one stays as it is."""
+        even = len(images_BCHW) // 2 * 2
+        if even == len(images_BCHW):
+            images_BCHW, targets_BK = self._mixup(images_BCHW, labels_B)
+            return images_BCHW, {"class": targets_BK}
+        rest_1K = self._target(labels_B[even:], self._classes, 1.0, self.mixing.smoothing)
+        if not even:
+            return images_BCHW, {"class": rest_1K}
+        mixed_BCHW, mixed_BK = self._mixup(images_BCHW[:even], labels_B[:even])
+        images_BCHW = torch.cat((mixed_BCHW, images_BCHW[even:]))
+        return images_BCHW, {"class": torch.cat((mixed_BK, rest_1K))}

@@ -17,7 +17,7 @@ from PIL import Image
 
 from vitresnas.data.folder import SPLIT_NAMES
 from vitresnas.data.sources import Source, decode
-from vitresnas.data.splits import Labels
+from vitresnas.data.splits import Labels, numbered_classes
 from vitresnas.errors import DataError, InputError, how_to_install
 from vitresnas.files import digest
 
@@ -62,17 +62,15 @@ def open_parquet(path: Path, files: list[Path]) -> Source:
             f"{path} has the splits {', '.join(sorted(by_split))} and no train-*.parquet: add it"
         )
     tables = {split: _read_table(split_files) for split, split_files in by_split.items()}
-    names = _class_names(tables["train"])
+    where = {split: f"the {split} split of {path}" for split in tables}
+    labels = {split: _labels(table, where[split]) for split, table in tables.items()}
+    names = _class_names(tables["train"]) or numbered_classes(labels["train"], where["train"])
     splits = {}
     for split, table in tables.items():
-        where = f"the {split} split of {path}"
-        labels = _labels(table, where)
-        if split != "train" and (labels == -1).all():
+        if split != "train" and (labels[split] == -1).all():
             continue  # empty, or a published test split whose labels are withheld
-        known = names or tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
-        _check_labels(labels, len(known), where)
-        names = known
-        splits[split] = ParquetImages(_encoded(table, where), labels, where)
+        _check_labels(labels[split], len(names), where[split])
+        splits[split] = ParquetImages(_encoded(table, where[split]), labels[split], where[split])
     fingerprint = digest(
         {
             "files": {
@@ -87,7 +85,7 @@ def open_parquet(path: Path, files: list[Path]) -> Source:
         }
     )
     root = path.parent if path.is_file() else path
-    return Source(root.resolve().name, names or (), splits, fingerprint)
+    return Source(root.resolve().name, names, splits, fingerprint)
 
 
 def _read_table(files: list[Path]) -> Any:
@@ -110,8 +108,15 @@ def _read_table(files: list[Path]) -> Any:
                     f"{file} has the columns {', '.join(tables[-1].column_names)} and no "
                     f"{column!r}, so its {missing} are missing: rename or add that column"
                 )
-    # Every file carries the same metadata; the first one's names the classes.
-    return pyarrow.concat_tables(tables, promote_options="default")
+    try:
+        # Every file carries the same metadata; the first one's names the classes.
+        return pyarrow.concat_tables(tables, promote_options="default")
+    except pyarrow.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{files[0]} and the files of its split differ in their columns ({reason}): write them "
+            "alike"
+        ) from None
 
 
 def _labels(table: Any, where: str) -> Labels:

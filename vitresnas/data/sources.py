@@ -15,6 +15,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from vitresnas.data.splits import Labels
 from vitresnas.errors import DataError
 
+_LONG = 64  # times as long as wide: of longer images only the middle is brought to size
+
 
 class Images(Protocol):
     """Labelled images, decoded one at a time."""
@@ -49,7 +51,7 @@ def decode(content: bytes | Path, name: str) -> Image.Image:
 
     Raises DataError naming what cannot be decoded.
     """
-    if (len(content) if isinstance(content, bytes) else _size(content)) == 0:
+    if (len(content) if isinstance(content, bytes) else file_size(content)) == 0:
         raise DataError(f"{name} is empty (0 bytes): remove or replace it")
     # Another library in the process may have allowed truncated images; we never do.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -60,8 +62,12 @@ def decode(content: bytes | Path, name: str) -> Image.Image:
         raise DataError(
             f"{name} is not an image that Pillow can read: remove or replace it"
         ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot decode {name} ({error}): remove or replace it") from None
+    except MemoryError:
+        raise  # not the image's fault
+    except Exception as error:  # Pillow's plugins let pass whatever a damaged file provokes
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = reason.splitlines()[0]
+        raise DataError(f"cannot decode {name} ({reason}): remove or replace it") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -75,16 +81,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _size(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """In bytes; -1 where there is none, as behind a broken link: opening it will say why."""
     try:
         return path.stat().st_size
     except OSError:
-        return -1  # opening it will say why
+        return -1
 
 
 def to_square(image: Image.Image, size: int, resample: Image.Resampling) -> npt.NDArray[np.uint8]:
     """Shorter side to `size`, centre crop: (3, size, size), uint8."""
     width, height = image.size
+    if max(width, height) > _LONG * min(width, height):  # a line: whole, it would not fit anywhere
+        kept = _LONG * min(width, height)
+        left, top = max(0, (width - kept) // 2), max(0, (height - kept) // 2)
+        image = image.crop((left, top, min(width, left + kept), min(height, top + kept)))
+        width, height = image.size
     if (width, height) != (size, size):
         ratio = size / min(width, height)
         resized = max(size, round(width * ratio)), max(size, round(height * ratio))

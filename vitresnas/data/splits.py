@@ -45,6 +45,18 @@ def holdout_size(labels: Labels) -> int:
     return max(min(wanted, max(HOLDOUT_PER_CLASS * classes, 5000)), classes)
 
 
+def numbered_classes(labels: Labels, where: str) -> tuple[str, ...]:
+    """Names for classes that have only numbers. Raises DataError for more classes than images."""
+    highest = int(labels.max(initial=-1))
+    if highest >= len(labels):
+        row = int(labels.argmax())
+        raise DataError(
+            f"{where} has the label {highest} (image {row}) among {len(labels)} images: number the "
+            "classes from 0 without gaps"
+        )
+    return tuple(str(label) for label in range(highest + 1))
+
+
 def check_class_sizes(labels: Labels, class_names: Sequence[str], parts: int, where: str) -> None:
     """Refuse one class alone, and a class too small to have an image in each of `parts` splits."""
     if len(class_names) < 2:

@@ -9,7 +9,9 @@ images and labels are the only members that are ever opened.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import re
 import tarfile
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +29,9 @@ from PIL import Image
 from vitresnas.cache import entry_folder
 from vitresnas.data.folder import SPLIT_NAMES, SUFFIXES
 from vitresnas.data.sources import Source, decode
-from vitresnas.data.splits import Labels
-from vitresnas.errors import DataError
+from vitresnas.data.splits import Labels, numbered_classes
+from vitresnas.doors import say
+from vitresnas.errors import DataError, StorageError
 from vitresnas.files import atomic_path, digest
 
 CLASS_NAMES = "classnames.txt"  # one name a line, beside the shards; numbers where it is missing
@@ -81,7 +85,7 @@ def open_shards(path: Path, shards: list[Path]) -> Source:
         split: ShardImages(tuple(found), _remembered_index(found))
         for split, found in by_split.items()
     }
-    names = _class_names(root, int(splits["train"].labels.max()) + 1)
+    names = _class_names(root, splits["train"].labels, f"the training data of {path}")
     for split, images in splits.items():
         _check_labels(images, len(names), split)
     fingerprint = digest(
@@ -108,14 +112,17 @@ def _remembered_index(shards: list[Path]) -> dict[str, npt.NDArray[Any]]:
     state = [[str(s.resolve()), s.stat().st_size, s.stat().st_mtime_ns] for s in shards]
     what = f"index of {len(shards)} shards from {shards[0].name}"
     kept = entry_folder(what, {"shards": state}, make=False) / "index.npz"
-    if kept.exists():
-        with np.load(kept, allow_pickle=False) as found:
+    with contextlib.suppress(OSError, EOFError, ValueError, KeyError, BadZipFile):  # damaged
+        with np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False) as found:
             return {name: found[name] for name in _COLUMNS}
     index = _index(shards)
     if len(index["label"]) >= REMEMBERED_FROM:
-        entry_folder(what, {"shards": state})
-        with atomic_path(kept) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **index)
+        try:
+            entry_folder(what, {"shards": state})
+            with atomic_path(kept) as temporary, temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **index)
+        except StorageError as error:
+            say(f"the index of the shards is not kept for the next time: {error}")
     return index
 
 
@@ -173,16 +180,20 @@ def _label(archive: tarfile.TarFile, parts: dict[str, tarfile.TarInfo]) -> int |
             found = int(file.read()) if kind == "cls" else json.loads(file.read())["label"]
         except (ValueError, KeyError, TypeError):
             continue
-        if isinstance(found, int) and not isinstance(found, bool):
+        if isinstance(found, int) and not isinstance(found, bool) and abs(found) < 2**31:
             return found
     return None
 
 
-def _class_names(root: Path, classes: int) -> tuple[str, ...]:
+def _class_names(root: Path, labels: Labels, where: str) -> tuple[str, ...]:
     path = root / CLASS_NAMES
     if not path.exists():
-        return tuple(str(label) for label in range(classes))
-    return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+        return numbered_classes(labels, where)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read {path} as text ({error}): write it in UTF-8") from None
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _check_labels(images: ShardImages, classes: int, split: str) -> None:

@@ -129,7 +129,7 @@ class Bench:
 
     @property
     def _images(self) -> Data:
-        return _images(self.data, self.image_size)
+        return _images(self.data, self.image_size, self.recipe.unreadable_share)
 
 
 def architecture_file(folder: Path, architecture: Architecture) -> Path:
@@ -137,9 +137,9 @@ def architecture_file(folder: Path, architecture: Architecture) -> Path:
 
 
 @functools.lru_cache(maxsize=1)
-def _images(data: str | None, image_size: int) -> Data:
+def _images(data: str | None, image_size: int, unreadable_share: float) -> Data:
     """Once per process: decoding takes longer than a short training of a small network."""
-    return load_data(data, image_size=image_size)
+    return load_data(data, image_size=image_size, unreadable_share=unreadable_share)
 
 
 def _frozen(value: Any) -> Any:

@@ -29,7 +29,7 @@ from vitresnas.latency.networks import spaced_networks
 from vitresnas.latency.request import resolve_device
 from vitresnas.models.weights import digest_of
 from vitresnas.search.prepare import Training as SupernetTraining
-from vitresnas.search.prepare import prepare_supernet
+from vitresnas.search.prepare import allowed_unreadable, prepare_supernet
 from vitresnas.search.progress import Watch
 from vitresnas.space import Architecture, load_space, macs
 from vitresnas.supernet import Supernet
@@ -92,7 +92,9 @@ def _supernet(request: FidelityRequest, device: str) -> tuple[Supernet, Recipe, 
     if request.supernet is not None:
         path = request.supernet
         supernet = load_supernet(path, device=device)
-        data = load_data(request.data, image_size=supernet.space.image_size)
+        allowed = allowed_unreadable(path)
+        size = supernet.space.image_size
+        data = load_data(request.data, image_size=size, unreadable_share=allowed)
     else:
         space = load_space(request.space)
         recipe = supernet_recipe(request.space, request.data)

@@ -27,7 +27,7 @@ from vitresnas.search.compared import ComparedModel, from_table, untimed
 from vitresnas.search.constraint import Constraint, Target, costs_of, refuse_twice
 from vitresnas.search.evolution import Evolution
 from vitresnas.search.lean import find_lean
-from vitresnas.search.prepare import prepare_table
+from vitresnas.search.prepare import allowed_unreadable, prepare_table
 from vitresnas.search.prices import TablePrices
 from vitresnas.search.reach import Reach, throughput_reach
 from vitresnas.search.strategies import check_strategy
@@ -145,9 +145,8 @@ def create_job(request: SearchRequest) -> Job:
     seconds: dict[str, float] = {}
     with phase(seconds, "data"):
         space = load_space(request.space)
-        data = load_data(
-            request.data, image_size=space.image_size, unreadable_share=request.unreadable_share
-        )
+        allowed = max(request.unreadable_share, allowed_unreadable(request.supernet))
+        data = load_data(request.data, image_size=space.image_size, unreadable_share=allowed)
         space = space.with_data(classes=len(data.class_names))
     find_lean(space, request.constraints, None)  # refuses a bound that no network keeps
     models = find_models(request.compare)

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from vitresnas.cache import entry_folder, locked
+from vitresnas.data.unreadable import UNREADABLE_SHARE, share_of
 from vitresnas.doors import say
 from vitresnas.latency import LatencyTable, load_tables
 from vitresnas.latency.build import build_table
 from vitresnas.latency.request import Request, resolve_condition
 from vitresnas.space import SearchSpace
+from vitresnas.supernet.directory import CARD, read_card
 from vitresnas.supernet.directory import SPACE as FINISHED
 
 
@@ -45,6 +47,13 @@ def prepare_supernet(
         say(f"no super-network given: training {training.recipe} once, kept in {out}")
         training.run(out, device)
     return out
+
+
+def allowed_unreadable(supernet: str | Path | None) -> float:
+    """The share of images that may be unreadable: what a super-network's training allowed."""
+    if supernet is None or not (Path(supernet) / CARD).exists():
+        return UNREADABLE_SHARE
+    return share_of(read_card(supernet))
 
 
 def prepare_table(space: SearchSpace, request: Request) -> LatencyTable:

@@ -31,7 +31,7 @@ from vitresnas.search.measured import measurer
 from vitresnas.search.parts import Parts
 from vitresnas.search.per_class import per_class
 from vitresnas.search.picture import draw
-from vitresnas.search.prepare import Training, prepare_supernet
+from vitresnas.search.prepare import Training, allowed_unreadable, prepare_supernet
 from vitresnas.search.progress import Watch
 from vitresnas.search.prove import FINALISTS, Proof, SearchOn, prove
 from vitresnas.search.result import RESULT, SearchResult
@@ -125,7 +125,8 @@ def serve_search() -> int:
 
     def prepare(task: JsonObject) -> tuple[Scorer, JsonObject]:
         space = load_space(task["space"])
-        data = load_data(task["data"], image_size=space.image_size)
+        allowed = allowed_unreadable(task["supernet"])
+        data = load_data(task["data"], image_size=space.image_size, unreadable_share=allowed)
         space = space.with_data(classes=len(data.class_names))
         device = task["device"]
         if device.startswith("cuda"):
@@ -295,7 +296,11 @@ def _write(job: Job, supernet: Supernet, result: SearchResult) -> SearchResult:
             "predicted_images_per_second": best.candidate.predicted_images_per_second,
             "holdout": asdict(holdout),
             "test": asdict(test),
-            "data": {"name": job.data.name, "id": job.data.id},
+            "data": {
+                "name": job.data.name,
+                "id": job.data.id,
+                "unreadable_share": job.data.train.unreadable_share,
+            },
             "class_names": list(job.data.class_names),
             "largest": job.space.largest.to_json(),
             "compared": [found.to_json() for found in result.compared],
