@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,13 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._C._distributed_c10d import HashStore
 
 from tests.train.nursery import wait_until
 from tests.train.test_resume import assert_equal_runs
 from vitresnas.data import Augmentation, Mixing
 from vitresnas.data.share import Piece, Share
-from vitresnas.errors import InputError
+from vitresnas.errors import InputError, WorkerLost
 from vitresnas.train.checkpoints import saved_steps
+from vitresnas.train.distributed import join
+from vitresnas.train.meeting import _invite
 
 pytestmark = pytest.mark.distributed
 
@@ -43,11 +47,17 @@ with join() as world:
 """
 
 
-@pytest.mark.parametrize("turns", [1, 2])
-def test_two_processes_train_like_one_with_the_whole_batch(toy_supernet, nursery, tmp_path, turns):
+@pytest.mark.parametrize(
+    ("sampler", "turns"),
+    [("multi-architecture", 1), ("multi-architecture", 2), ("sandwich", 1), ("sandwich", 2)],
+)
+def test_two_processes_train_like_one_with_the_whole_batch(
+    toy_supernet, nursery, tmp_path, sampler, turns
+):
     recipe = replace(
         toy_supernet,
         batch_size=32,
+        sampler=sampler,
         accumulation=turns,
         drop_path=0.0,
         average=0.0,
@@ -135,6 +145,62 @@ def test_a_number_of_processes_that_does_not_divide_the_batch(arguments, nursery
     said = "".join(child.log.read_text() for child in children)
     assert said.startswith("error: a batch of 66 cannot be divided equally over 4 processes")
     assert said.count("\n") == 1
+
+
+def assert_one_sentence(children, sentence: str) -> None:
+    """All end with exit code 2, and one of them says why."""
+    assert [child.wait() for child in children] == [2] * len(children)
+    said = "".join(child.log.read_text() for child in children)
+    assert sentence in said and said.count("\n") == 1, said
+
+
+def test_machines_that_see_other_images_are_refused(arguments, nursery, pets, tmp_path):
+    others = tmp_path / "others"
+    shutil.copytree(pets, others / "pets")
+    (others / "pets" / "cat" / "0.png").unlink()
+    data = f"{[str(pets), str(others / 'pets')]}[int(os.environ['RANK'])]"
+    code = train([*arguments, "--batch-size", "8"], tmp_path / "out")
+    code = code.replace("main([", f"main(['--data', {data}, ")
+    children = nursery.start_together(code, 2)
+    assert_one_sentence(children, "process 1 of this run would train with other files than process")
+
+
+def test_a_full_disk_ends_all_processes(arguments, nursery, tmp_path):
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))"
+    code = f"import resource; {limit}; {train(arguments, tmp_path / 'out')}"
+    assert_one_sentence(nursery.start_together(code, 2), "error: no space left to write")
+
+
+def test_a_test_image_that_cannot_be_read_is_told_of_before_training(
+    arguments, nursery, pets, tmp_path
+):
+    data = tmp_path / "split"
+    for split in ("train", "test"):
+        shutil.copytree(pets, data / split)
+    (data / "test" / "dog" / "3.png").write_bytes(b"")
+    out = tmp_path / "out"
+    code = train([*arguments, "--batch-size", "8", "--data", str(data)], out)
+    assert_one_sentence(nursery.start_together(code, 2), "3.png is empty (0 bytes)")
+    assert saved_steps(out) == []
+
+
+def test_a_part_of_what_torchrun_tells_is_refused(monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with (
+        pytest.raises(InputError, match=r"process 1 of 2, and LOCAL_WORLD_SIZE is not set"),
+        join(),
+    ):
+        pass
+
+
+def test_processes_that_never_come_are_named():
+    store = HashStore()
+    store.set("hello/1", "somebody who is gone")
+    with pytest.raises(WorkerLost, match=r"2 of 3 processes did not come within 0\.1 seconds"):
+        _invite(store, 3, patience=0.1)
 
 
 def test_the_pieces_of_a_batch_are_disjoint_and_whole():

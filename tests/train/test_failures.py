@@ -13,12 +13,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.train.nursery import wait_until
-from vitresnas.data import Augmentation, load_data
+from vitresnas.data import Augmentation, TrainingImages, TrainingLoader, load_data
 from vitresnas.data.folder import ImageFiles
+from vitresnas.data.load import open_source
 from vitresnas.errors import (
     DataError,
     FileFormatError,
@@ -29,6 +31,7 @@ from vitresnas.errors import (
 from vitresnas.files import read_lines
 from vitresnas.space import SearchSpace
 from vitresnas.train.checkpoints import load_checkpoint, save_checkpoint, saved_steps
+from vitresnas.train.failures import failures_named
 from vitresnas.train.objectives import classification
 from vitresnas.train.place import Place
 from vitresnas.train.run import run, run_identity
@@ -235,6 +238,64 @@ def test_damaged_and_foreign_checkpoints_are_refused_by_name(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_renamed_checkpoint_is_refused_and_other_files_do_not_count(tmp_path):
+    path = save(tmp_path, 7)
+    (path.parent / "step-00000009.ckpt.bak").write_bytes(b"")
+    (path.parent / "step-best.ckpt").write_bytes(b"")
+    assert saved_steps(tmp_path) == [7]
+    path.rename(path.with_name("step-00000008.ckpt"))
+    with pytest.raises(FileFormatError, match=r"step-00000008\.ckpt holds the state after 7 steps"):
+        load_checkpoint(tmp_path, 8, RUN)
+    with pytest.raises(FileFormatError, match=r"00000007\.ckpt \(No such file.* all processes"):
+        load_checkpoint(tmp_path, 7, RUN)
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_removed(toy_retrain, tmp_path):
+    leftover = save(tmp_path, 0).with_name(".step-00000005.ckpt.abcdefgh")
+    leftover.parent.joinpath("step-00000000.ckpt").rename(leftover)
+    run(replace(toy_retrain, epochs=1), tmp_path, device="cpu")
+    assert not leftover.exists()
+
+
+def open_event_files(out):
+    opened = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [path for path in opened if path.is_relative_to(out)]
+
+
+def test_nothing_stays_open_after_setbacks(toy_supernet, digits, tmp_path):
+    with pytest.raises(TrainingDiverged):
+        trained(replace(toy_supernet, epochs=1), digits, tmp_path, nan_at(*range(17)))
+    assert len(list((tmp_path / "tensorboard").iterdir())) > 1
+    assert open_event_files(tmp_path) == []
+
+
+def test_failures_of_torch_are_named(monkeypatch):
+    def named(text, kind=RuntimeError):
+        with pytest.raises(Exception) as caught, failures_named():
+            raise kind(text)
+        return caught.value
+
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    lost = "[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234"
+    assert type(named(lost)) is RuntimeError  # of processes that somebody else has joined
+    monkeypatch.setenv("RANK", "3")
+    assert str(named(lost)).startswith("process 3 lost contact with another process")
+    memory = named("CUDA out of memory. Tried to allocate 2 GiB.\nMore.", torch.OutOfMemoryError)
+    assert isinstance(memory, InputError) and "--accumulation" in str(memory)
+    assert "not enough memory" in str(named("DefaultCPUAllocator: can't allocate memory: you ..."))
+    bus = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that "
+    assert "enlarge /dev/shm" in str(named(bus + "dataloader's workers are out of shared memory."))
+    own = "Caught RuntimeError in DataLoader worker process 0.\nTraceback\nRuntimeError: 2 x 3"
+    assert str(named(own)) == own  # a fault, not a loss
+
+
+def test_more_unreadable_images_may_be_allowed_in_the_same_folder(toy_retrain, pets, tmp_path):
+    recipe = replace(toy_retrain, data=str(pets), batch_size=4, epochs=1, unreadable_share=0.1)
+    first = run(recipe, tmp_path / "run", device="cpu")
+    assert run(replace(recipe, unreadable_share=0.2), tmp_path / "run", device="cpu") == first
+
+
 def test_checkpoints_come_back_and_older_ones_go(tmp_path):
     weight = torch.randn(5)
     for steps in range(0, 301, 10):
@@ -278,6 +339,24 @@ def test_an_image_that_cannot_be_read_is_counted_in_the_log(toy_retrain, pets, t
     run(recipe, tmp_path / "run", device="cpu")
     counts = [line["unreadable_images"] for line in read_lines(tmp_path / "run" / "metrics.jsonl")]
     assert counts == [1, 1]
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_an_image_that_cannot_be_read_counts_once_however_often_it_is_shown(pets, memory, capsys):
+    for number in range(4, 20):
+        (pets / "cat" / f"{number}.png").unlink()
+    source = open_source(pets)
+    (pets / "cat" / "1.png").write_bytes(b"no")
+    options = {} if memory else {"budget": 0}
+    train = TrainingImages(
+        source.splits["train"], np.arange(24), 8, unreadable_share=0.1, **options
+    )
+    loader = TrainingLoader(
+        train, Augmentation(), 6, seed=0, device=torch.device("cpu"), sampling="balanced"
+    )
+    counts = [sum(loader.stand_ins for _ in loader.epoch(epoch)) for epoch in range(2)]
+    assert counts == [1, 1]
+    assert capsys.readouterr().err.count("1.png") == 1
 
 
 def reading_children(toy_retrain, nursery, out):

@@ -46,6 +46,32 @@ def test_a_process_that_goes_back_is_told_of_once(tmp_path):
     assert len(read_lines(tmp_path / "processes.jsonl")) == 1
 
 
+FULL = """
+import resource
+from pathlib import Path
+from vitresnas.doors import door
+from vitresnas.train.metrics import metric_log
+
+@door
+def main(argv=None):
+    with metric_log(Path({out!r}), 0) as log:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
+        for epoch in range(1, 20):
+            log.write({{"epoch": epoch, "step": epoch, **{{f"m{{n}}": 0.5 for n in range(20)}}}})
+    return 0
+
+sys.exit(main())
+"""
+
+
+def test_a_disk_that_fills_up_under_tensorboard_is_one_sentence(nursery, tmp_path):
+    child = nursery.start(FULL.format(out=str(tmp_path)))
+    assert child.wait() == 2
+    said = child.log.read_text()
+    assert said.startswith(f"error: no space left to write {tmp_path / 'tensorboard'}")
+    assert said.count("\n") == 1
+
+
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
 def test_without_wandb_the_flag_tells_how_to_get_it(toy_space, tmp_path, capsys):
     out = tmp_path / "out"

@@ -139,6 +139,8 @@ def _override(recipe: Recipe, options: dict[str, Any]) -> Recipe:
             f"{recipe.name} trains one network: name it with --architecture FILE "
             "(a search writes OUT/architecture.json)"
         )
+    if given.get("image_size") == 0:  # a recipe's 0 stands for what the architecture says
+        raise InputError("image_size is 0: use the side of images in pixels, or leave it out")
     if "supernet" in given and given.get("init") != "inherited":
         raise InputError("--supernet is only read for inherited weights: add --init inherited")
     return replace(recipe, **given)

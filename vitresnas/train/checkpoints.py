@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from vitresnas.train.run_folder import first_difference
 
 MAGIC = "vitresnas/checkpoint/2"
 FOLDER = "checkpoints"
+_NAME = re.compile(r"step-(\d+)\.ckpt")
 REACH = 64  # steps before the newest checkpoint from which a run can still be repeated
 
 
@@ -62,9 +64,16 @@ def keep_newest(out: Path) -> None:
         _path(out, step).unlink(missing_ok=True)
 
 
+def drop_unfinished(out: Path) -> None:
+    """Remove what processes that were killed while saving left behind."""
+    for path in (out / FOLDER).glob(".step-*.ckpt.*"):
+        path.unlink(missing_ok=True)
+
+
 def saved_steps(out: Path) -> list[int]:
-    """After how many steps there are checkpoints, ascending."""
-    return sorted(int(path.stem.removeprefix("step-")) for path in (out / FOLDER).glob("step-*"))
+    """After how many steps there are checkpoints, ascending; other files there do not count."""
+    names = (_NAME.fullmatch(path.name) for path in (out / FOLDER).glob("step-*"))
+    return sorted(int(name[1]) for name in names if name)
 
 
 def load_checkpoint(out: Path, steps: int, run: JsonObject) -> dict[str, Any]:
@@ -75,6 +84,8 @@ def load_checkpoint(out: Path, steps: int, run: JsonObject) -> dict[str, Any]:
     """
     path = _path(out, steps)
     state = _read(path)
+    if state["steps"] != steps:
+        raise FileFormatError(f"{path} holds the state after {state['steps']} steps: remove it")
     difference = first_difference(json.loads(state["run"]), json.loads(json.dumps(run)))
     if difference:
         raise MismatchError(
@@ -85,7 +96,13 @@ def load_checkpoint(out: Path, steps: int, run: JsonObject) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FileFormatError(
+            f"cannot read the checkpoint {path} ({error.strerror}): --out must be a folder that "
+            "all processes may read"
+        ) from None
     line, _, rest = content.partition(b"\n")
     magic, _, checksum = line.partition(b" ")
     if magic != MAGIC.encode():
@@ -102,7 +119,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"the checkpoint {path} holds pickled code, which is never run: remove it"
         ) from None
     except (RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FileFormatError(f"cannot read the checkpoint {path} ({reason}): remove it") from None
     if not isinstance(state, dict) or not {"run", "steps"} <= state.keys():
         raise FileFormatError(f"{path} is not a checkpoint of this vitresnas: remove it")

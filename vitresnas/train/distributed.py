@@ -10,19 +10,23 @@ import inspect
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vitresnas.errors import InputError, VitresnasError, WorkerLost
+from vitresnas.errors import InputError, VitresnasError
+from vitresnas.train.failures import failures_named
 from vitresnas.train.meeting import meet
 
 T = TypeVar("T")
 
-_GIVEN_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+_GIVEN_BY_TORCHRUN = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT"),
+)
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,6 @@ class World:
         raised = self.total(torch.tensor(flags, dtype=torch.int))
         return [bool(count) for count in raised.tolist()]
 
-    def agree_on(self, value: int) -> int:
-        """The first process's value."""
-        return int(self.total(torch.tensor(value if self.leads else 0)).item())
-
     def together(self, build: Callable[[], T]) -> T:
         """`build()` on every process; where any of them refuses, all end and one says why."""
         if not self.joined:
@@ -83,6 +83,13 @@ class World:
         if any(refused):
             raise SystemExit(VitresnasError.exit_code)
         return made[0]
+
+    def told(self, build: Callable[[], T]) -> T:
+        """What the first process builds, on all of them: they may not see the same files yet."""
+        made = [self.together(lambda: build() if self.leads else None)]
+        if self.joined:
+            dist.broadcast_object_list(made, src=0)
+        return cast(T, made[0])
 
     def data_parallel(self, module: nn.Module, device: torch.device) -> nn.Module:
         """The module with gradients averaged over all processes after each backward pass."""
@@ -108,11 +115,11 @@ def join() -> Iterator[World]:
 
     Alone too where the processes are joined already, for something else (a search) of which this
     training is one process's part.
-    NCCL carries what lies on GPUs, gloo the rest. Raises WorkerLost, inside, where another process
-    is gone.
+    NCCL carries what lies on GPUs, gloo the rest. Raises InputError where only a part of what
+    torchrun tells is there; inside, WorkerLost where another process is gone.
     """
-    with _lost_workers_named():
-        if dist.is_initialized() or not all(name in os.environ for name in _GIVEN_BY_TORCHRUN):
+    with failures_named():
+        if dist.is_initialized() or not _is_one_of_several():
             yield ALONE
             return
         local_rank, local_size = (int(os.environ[name]) for name in _GIVEN_BY_TORCHRUN[2:4])
@@ -128,6 +135,16 @@ def join() -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def _is_one_of_several() -> bool:
+    missing = [name for name in _GIVEN_BY_TORCHRUN if name not in os.environ]
+    if missing and os.environ.get("RANK") and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError(
+            f"RANK says that this is process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}, "
+            f"and {missing[0]} is not set: start the processes with torchrun"
+        )
+    return not missing
+
+
 @contextlib.contextmanager
 def averaged_once(module: nn.Module, last: bool) -> Iterator[None]:
     """Forward and backward passes inside add to the gradients; only the last one averages them."""
@@ -136,23 +153,3 @@ def averaged_once(module: nn.Module, last: bool) -> Iterator[None]:
     else:
         with module.no_sync():
             yield
-
-
-@contextlib.contextmanager
-def _lost_workers_named() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error)
-        go_on = "the same command, or torchrun --max-restarts, goes on from the last checkpoint"
-        if "DataLoader worker" in text:
-            raise WorkerLost(
-                f"a process that reads images is gone ({text.splitlines()[0]}): give fewer "
-                f"--workers if memory is short; {go_on}"
-            ) from None
-        if not (isinstance(error, dist.DistError) or "peer" in text or "gloo" in text.lower()):
-            raise
-        raise WorkerLost(
-            f"process {os.environ['RANK']} lost contact with another process of this run "
-            f"({text.splitlines()[0][:200]}): look for what ended that one; {go_on}"
-        ) from None

@@ -13,20 +13,31 @@ import uuid
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from vitresnas.errors import WorkerLost
+
 _SECONDS_BETWEEN_LOOKS = 0.02
+_PATIENCE_SECONDS = 1800.0  # as long as the others wait for an answer
 
 
 def meet() -> tuple[Store, int, int]:
-    """A store that holds nothing old, this process's rank, and the number of processes."""
+    """A store that holds nothing old, this process's rank, and the number of processes.
+
+    Raises WorkerLost where some never come.
+    """
     store, rank, size = next(rendezvous("env://"))
     attempt = _invite(store, size) if rank == 0 else _arrive(store, rank)
     return PrefixStore(attempt, store), rank, size
 
 
-def _invite(store: Store, size: int) -> str:
+def _invite(store: Store, size: int, patience: float = _PATIENCE_SECONDS) -> str:
     """Answer whoever says hello until all have heard the name of this attempt."""
-    attempt = uuid.uuid4().hex
-    while store.add(f"{attempt}/heard", 0) < size - 1:
+    attempt, deadline = uuid.uuid4().hex, time.monotonic() + patience
+    while (heard := store.add(f"{attempt}/heard", 0)) < size - 1:
+        if time.monotonic() > deadline:
+            raise WorkerLost(
+                f"{size - 1 - heard} of {size} processes did not come within {patience:g} seconds: "
+                "look for what ended them, and start all of them again"
+            )
         for rank in range(1, size):
             if store.check([f"hello/{rank}"]):
                 # It may be the hello of a process that is gone: nobody reads that answer.

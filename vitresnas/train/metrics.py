@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from vitresnas.files import JsonObject, append_line, atomic_write, read_lines, storage_errors
@@ -46,3 +49,33 @@ class MetricLog:
     def close(self) -> None:
         with storage_errors(self._folder):
             self._writer.close()
+
+
+@contextlib.contextmanager
+def metric_log(out: Path, steps: int) -> Iterator[MetricLog]:
+    """The log of a run in `out`, closed however what is inside ends."""
+    with _told_once():
+        log = MetricLog(out, steps)
+        try:
+            yield log
+        except BaseException:
+            with contextlib.suppress(Exception):  # what ended it is what there is to tell
+                log.close()
+            raise
+        log.close()
+
+
+@contextlib.contextmanager
+def _told_once() -> Iterator[None]:
+    """TensorBoard's thread prints what ended it, and the next write raises the same."""
+    before = threading.excepthook
+
+    def tell(ended: threading.ExceptHookArgs) -> None:
+        if type(ended.thread).__name__ != "_AsyncWriterThread":
+            before(ended)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before

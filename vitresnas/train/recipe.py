@@ -81,6 +81,11 @@ class Recipe:
             raise InputError(f"unreadable_share is {self.unreadable_share}: use 0 to below 1")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate is {self.learning_rate}: use a number above 0")
+        for name in ("drop_path", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: use 0 to below 1")
+        if self.image_size < 0:
+            raise InputError(f"image_size is {self.image_size}: use the side of images in pixels")
         load_sampler(self.sampler).check(self.groups if self.task == SUPERNET else 2)
         if self.batch_size % self.parts:
             raise InputError(

@@ -14,20 +14,21 @@ from vitresnas.doors import say
 from vitresnas.errors import TrainingDiverged
 from vitresnas.files import append_line, read_lines
 from vitresnas.train.checkpoints import REACH, drop_after
+from vitresnas.train.distributed import World
 from vitresnas.train.watch import Setback
 
 ROLLBACKS = "rollbacks.jsonl"
 WINDOWS = (1, 8, REACH)  # steps left out the first, second and third time within REACH steps
 
-CURE = "lower the learning rate (--learning-rate), or train with --dtype fp32"
+CURE = "lower the learning rate (--learning-rate) or train with --dtype fp32, in another --out"
 
 
 class Rollbacks:
-    """The steps of a run that are left out; `leads`: whether this process writes the list."""
+    """The steps of a run that are left out; the leading process writes the list."""
 
-    def __init__(self, out: Path, *, leads: bool) -> None:
-        self._out, self._leads = out, leads
-        self._records = read_lines(out / ROLLBACKS)
+    def __init__(self, out: Path, world: World) -> None:
+        self._out, self._leads = out, world.leads
+        self._records = world.told(lambda: read_lines(out / ROLLBACKS))
 
     def leave_out(self, step: int) -> bool:
         return any(record["first"] <= step <= record["last"] for record in self._records)
@@ -35,7 +36,7 @@ class Rollbacks:
     def add(self, setback: Setback) -> None:
         """Go back behind the setback: remove what was saved since, and note what to leave out.
 
-        Raises TrainingDiverged where that has been tried often enough.
+        Raises TrainingDiverged where that has been tried often enough, StorageError.
         """
         near = [r for r in self._records if abs(setback.step - r["last"]) < REACH]
         if len(near) == len(WINDOWS):

@@ -8,18 +8,18 @@ from pathlib import Path
 from vitresnas.data.by_class import images_by_class
 from vitresnas.data.load import Data, load_data
 from vitresnas.data.stand_in import stand_in
-from vitresnas.errors import InputError
+from vitresnas.errors import InputError, MismatchError
 from vitresnas.files import JsonObject, read_lines, storage_errors
 from vitresnas.latency.environment import describe_environment
 from vitresnas.train.checkpoints import keep_newest
-from vitresnas.train.distributed import join
+from vitresnas.train.distributed import World, join
 from vitresnas.train.dry_run import DryRun, dry_run
 from vitresnas.train.evaluate import Score
 from vitresnas.train.metrics import METRICS
 from vitresnas.train.place import CHECKPOINT_SECONDS, Place, choose_place, threads_of
 from vitresnas.train.recipe import Recipe
 from vitresnas.train.result import TrainingResult
-from vitresnas.train.run_folder import claim, only_process
+from vitresnas.train.run_folder import claim, first_difference, only_process
 from vitresnas.train.stop import asked_to_stop
 from vitresnas.train.tasks import Task, create_task, image_size
 from vitresnas.train.trainer import Trainer
@@ -50,23 +50,39 @@ def run(
         )
         data, task = world.together(lambda: _prepare(recipe))
         identity = run_identity(recipe, data, task)
+        _compare(world, identity)
         stack.enter_context(threads_of(place))
-        world.together(lambda: _claim(stack, out, identity) if world.leads else None)
-        finished = TrainingResult.load(out)
+        finished = world.told(lambda: _claim(stack, out, identity))
         if finished is not None:
             return finished
+        # Test images that cannot be read are told of now, not after days; none is kept till then.
+        world.told(lambda: data.read_test().left_out)
         trainer = Trainer(task, data, recipe, place)
         with asked_to_stop() as stop:
             trainer.fit(out, identity, stop)
-        world.together(lambda: _finish(trainer, data, out, identity) if world.leads else None)
-        result = TrainingResult.load(out)
-        assert result is not None  # the leading process wrote it
-        return result
+        return world.told(lambda: _finish(trainer, data, out, identity))
 
 
-def _claim(stack: contextlib.ExitStack, out: Path, identity: JsonObject) -> None:
+def _compare(world: World, identity: JsonObject) -> None:
+    """Raise MismatchError, on one process, where machines see other images or other files."""
+    first = world.told(lambda: identity)
+
+    def refuse() -> None:
+        difference = first_difference(first, identity, "here it")
+        if difference:
+            raise MismatchError(
+                f"process {world.rank} of this run would train with other files than process 0 "
+                f"({difference}): give all machines the same"
+            )
+
+    world.together(refuse)
+
+
+def _claim(stack: contextlib.ExitStack, out: Path, identity: JsonObject) -> TrainingResult | None:
+    """Take `out` for this run; the result of one that has finished there already."""
     stack.enter_context(only_process(out))
     claim(out, identity)
+    return TrainingResult.load(out)
 
 
 def look(recipe: Recipe, *, device: str = "auto", workers: int | None = None) -> DryRun:
@@ -107,7 +123,7 @@ def _read(recipe: Recipe) -> Data:
     )
 
 
-def _finish(trainer: Trainer, data: Data, out: Path, identity: JsonObject) -> None:
+def _finish(trainer: Trainer, data: Data, out: Path, identity: JsonObject) -> TrainingResult:
     """Score, save the network, and last the result, which makes the run a finished one."""
     task, model, place = trainer.task, trainer.model, trainer.place
     result = TrainingResult(
@@ -133,6 +149,9 @@ def _finish(trainer: Trainer, data: Data, out: Path, identity: JsonObject) -> No
         task.save(model, out, card)
     result.save(out)
     keep_newest(out)
+    written = TrainingResult.load(out)
+    assert written is not None
+    return written
 
 
 def _left_out(data: Data) -> list[str]:

@@ -12,6 +12,7 @@ from vitresnas.files import JsonObject, flattened, read_json, storage_errors, wr
 
 RUN = "training_run.json"
 _SAME_NAME = " (files were added, removed or changed since, or the image size is another)"
+_FREE = {"unreadable_share"}  # when to give up: it changes nothing that is learned
 
 
 def claim(out: Path, identity: JsonObject) -> None:
@@ -31,12 +32,12 @@ def claim(out: Path, identity: JsonObject) -> None:
         )
 
 
-def first_difference(theirs: JsonObject, ours: JsonObject) -> str:
+def first_difference(theirs: JsonObject, ours: JsonObject, whose: str = "this command's") -> str:
     """The first field in which two identities differ, in words; empty where none does."""
     found, wanted = flattened(theirs), flattened(ours)
-    for field in sorted(found.keys() | wanted.keys()):
+    for field in sorted((found.keys() | wanted.keys()) - _FREE):
         if found.get(field) != wanted.get(field):
-            words = f"{field} {found.get(field)!r}, this command's is {wanted.get(field)!r}"
+            words = f"{field} {found.get(field)!r}, {whose} is {wanted.get(field)!r}"
             return words + (_SAME_NAME if field == "data" and _same_name(found, wanted) else "")
     return ""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,14 @@ from vitresnas.data.streams import stream
 from vitresnas.errors import TrainingDiverged
 from vitresnas.files import JsonObject
 from vitresnas.train.batch_norm import share_batch_norm
-from vitresnas.train.checkpoints import load_checkpoint, save_checkpoint, saved_steps
+from vitresnas.train.checkpoints import (
+    drop_unfinished,
+    load_checkpoint,
+    save_checkpoint,
+    saved_steps,
+)
 from vitresnas.train.distributed import averaged_once
-from vitresnas.train.metrics import MetricLog
+from vitresnas.train.metrics import metric_log
 from vitresnas.train.objectives import Objective
 from vitresnas.train.optimiser import create_optimizer, create_schedule
 from vitresnas.train.pace import Pace
@@ -100,14 +107,16 @@ class Trainer:
         saves a checkpoint and raises KeyboardInterrupt on all. Setbacks are rolled back. Raises
         TrainingDiverged where that does not help, StorageError; earlier checkpoints then stay.
         """
-        rollbacks = Rollbacks(out, leads=self.place.world.leads)
+        world = self.place.world
+        rollbacks = Rollbacks(out, world)
         while True:
             self._restore(out, run)
             try:
                 self._train(out, run, stop, rollbacks)
                 return
             except Setback as setback:
-                rollbacks.add(setback)
+                go_back = partial(rollbacks.add, setback)
+            world.together(go_back)
 
     def _train(
         self, out: Path, run: JsonObject, stop: Callable[[], bool], rollbacks: Rollbacks
@@ -117,7 +126,6 @@ class Trainer:
         if self.epochs_done == recipe.epochs:
             return
         work = [self.task.expected_macs(epoch) for epoch in range(recipe.epochs)]
-        log = MetricLog(out, self.steps_done) if world.leads else None
         pace = Pace(self.place.checkpoint_seconds)
         progress = TrainingProgress(
             recipe.name, work, self.loader.steps_per_epoch, self.steps_done, silent=not world.leads
@@ -136,7 +144,8 @@ class Trainer:
             if self.steps_done % self.loader.steps_per_epoch:
                 save_if_due(last=False)
 
-        with progress:
+        logged = metric_log(out, self.steps_done) if world.leads else nullcontext()
+        with progress, logged as log:
             for epoch in range(self.epochs_done, recipe.epochs):
                 record = self.train_epoch(epoch, rollbacks.leave_out, between)
                 last = self.epochs_done == recipe.epochs
@@ -146,8 +155,6 @@ class Trainer:
                     log.write(record)
                 save_if_due(last=last)
                 progress.epoch(_describe(record, recipe.epochs), last=last)
-        if log is not None:
-            log.close()
 
     def train_epoch(
         self,
@@ -227,9 +234,12 @@ class Trainer:
 
     def _check_images(self) -> None:
         """Raise DataError, on all processes, where too many images of the epoch cannot be read."""
-        share = self.recipe.unreadable_share
-        named = "they were named above"
-        unreadable.check(self.watch.stand_ins, self._images, share, "training images", named)
+        count, total, share = self.watch.stand_ins, self._images, self.recipe.unreadable_share
+        if count > share * total:
+            named = "they were named above"
+            self.place.world.together(
+                lambda: unreadable.check(count, total, share, "training images", named)
+            )
 
     def _holdout_scores(self) -> JsonObject:
         """Every process scores alike, so that all know of a setback. Raises Setback."""
@@ -248,8 +258,10 @@ class Trainer:
 
     def _save(self, out: Path, run: JsonObject) -> None:
         self.watch.look()  # what is saved is known to be good
-        if not self.place.world.leads:
-            return
+        world = self.place.world
+        world.together(lambda: self._write(out, run) if world.leads else None)
+
+    def _write(self, out: Path, run: JsonObject) -> None:
         state = {
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -261,12 +273,12 @@ class Trainer:
 
     def _restore(self, out: Path, run: JsonObject) -> None:
         """The newest checkpoint; where there is none, the start becomes one to go back to."""
-        saved = saved_steps(out)
-        steps = self.place.world.agree_on(saved[-1] if saved else -1)
-        if steps < 0:
+        world = self.place.world
+        steps = world.told(lambda: _newest(out))
+        if steps is None:
             self._save(out, run)
             return
-        state = load_checkpoint(out, steps, run)
+        state = world.together(partial(load_checkpoint, out, steps, run))
         self.task.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
@@ -288,6 +300,11 @@ class _Network(nn.Module):
         self, images_BCHW: Tensor, epoch: int, step: int, piece: Piece
     ) -> Mapping[str, Tensor]:
         return self._task.heads(images_BCHW, epoch, step, piece)
+
+
+def _newest(out: Path) -> int | None:
+    drop_unfinished(out)
+    return max(saved_steps(out), default=None)
 
 
 def create_average(model: nn.Module, recipe: Recipe) -> Any:
