@@ -118,6 +118,12 @@ def test_the_next_readable_image_stands_in_for_a_broken_one(image_folder, capsys
     assert epoch(lazy, augmentation=Augmentation(policy="rand-m5"))[2] == 2
 
 
+def test_unreadable_images_may_lie_together(image_folder):
+    break_images(image_folder, *range(20))
+    lazy = load_data(image_folder, image_size=8, unreadable_share=0.7, memory_budget=0)
+    assert lazy.train.square(0)[1] == 20
+
+
 @pytest.mark.parametrize("budget", [0, 2**30])
 def test_more_than_the_stated_share_is_refused(image_folder, budget):
     break_images(image_folder, 3, 4, 11)

@@ -17,7 +17,7 @@ from vitresnas.data.splits import Indices
 from vitresnas.data.unreadable import UNREADABLE_SHARE, tolerate
 from vitresnas.errors import DataError
 
-_NEIGHBOURS = 16  # tried before an image that cannot be read is given up
+_NEIGHBOURS = 16  # tried at least before an image that cannot be read is given up
 MEMORY_BUDGET_BYTES = 2**30  # CIFAR-10 takes 0.14 GB, 30,000 images of 64 pixels 0.37 GB
 
 
@@ -87,7 +87,8 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
             image = Image.fromarray(np.asarray(pixels[index].permute(1, 2, 0)))
             return Found(image, int(positions[index]))
         complaint = ""
-        for position in range(index, index + _NEIGHBOURS):
+        allowed = int(self.unreadable_share * len(self))  # they may all lie together
+        for position in range(index, index + max(_NEIGHBOURS, allowed + 1)):
             position %= len(self)
             try:
                 image = self.images.read(int(self.indices[position]))
