@@ -44,8 +44,8 @@ def check(count: int, total: int, share: float, what: str, example: str) -> None
     if count <= share * total:
         return
     if share * total < 1:  # none may be left out
-        raise DataError(f"{example}, or train with a larger --unreadable-share")
+        raise DataError(f"{example}, or allow a larger --unreadable-share in training")
     raise DataError(
         f"{count} of {total} {what} cannot be read, more than the share of {share:g} that may be "
-        f"left out ({example}): repair them, or train with a larger --unreadable-share"
+        f"left out ({example}): repair them, or allow a larger --unreadable-share in training"
     )
