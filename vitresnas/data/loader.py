@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -102,7 +103,9 @@ class TrainingLoader:
             pin_memory=self._device.type == "cuda",
             worker_init_fn=_outlive_a_request_to_stop,
         )
-        for shown_B, batch in zip(order, loader, strict=True):
+        with _no_request_to_stop():
+            batches = iter(loader)  # starts the workers
+        for shown_B, batch in zip(order, batches, strict=True):
             if isinstance(batch, DataError):
                 raise batch
             new = [said for said in dict.fromkeys(batch.complaints) if said not in self._named]
@@ -110,6 +113,16 @@ class TrainingLoader:
             share = train.unreadable_share
             tolerate(new, len(train), share, "training images", read_by_all=False)
             yield shown_B, batch
+
+
+@contextlib.contextmanager
+def _no_request_to_stop() -> Iterator[None]:
+    """SIGTERM waits, also in processes started inside, until they have said what to do with it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _outlive_a_request_to_stop(worker: int) -> None:
