@@ -8,6 +8,7 @@ from torch.nn.functional import interpolate
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitresnas.errors import InputError
+from vitresnas.models.block import attend
 from vitresnas.models.vit_res import create_model
 from vitresnas.space import (
     NETWORKS,
@@ -169,6 +170,19 @@ def test_features_are_what_the_heads_read():
         model.distillation_head(features.tokens[:, 1]), heads["distillation"]
     )
     torch.testing.assert_close(model.patch_head(features.tokens[:, 2:]), heads["patch"])
+
+
+def test_attention_in_bf16_has_the_gradient_of_exact_attention():
+    rounded = torch.randn(3, 7, 3 * 2 * 8, dtype=torch.bfloat16)
+    exact = rounded.double().requires_grad_()
+    attend(exact, 2, 8).square().sum().backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = attend(rounded.requires_grad_(), 2, 8)
+    assert out.dtype == torch.bfloat16
+    out.float().square().sum().backward()
+    assert exact.grad is not None and rounded.grad is not None
+    error = torch.linalg.vector_norm(rounded.grad.double() - exact.grad)
+    assert error < 0.01 * torch.linalg.vector_norm(exact.grad)
 
 
 def test_skipped_blocks_are_absent():

@@ -70,7 +70,14 @@ def attend(qkv_BNX: Tensor, heads: int, head_dim: int) -> Tensor:
     """Scaled dot-product attention on packed q, k, v: (B, N, 3*H*D) to (B, N, H*D)."""
     batch, tokens, _ = qkv_BNX.shape
     q_BHND, k_BHND, v_BHND = qkv_BNX.view(batch, tokens, 3, heads, head_dim).permute(2, 0, 3, 1, 4)
-    out_BHND = F.scaled_dot_product_attention(q_BHND, k_BHND, v_BHND)
+    if qkv_BNX.is_cpu and qkv_BNX.dtype == torch.bfloat16 and qkv_BNX.requires_grad:
+        # Backward in bf16, PyTorch calls oneDNN for every image and head: several times slower.
+        with torch.autocast("cpu", enabled=False):
+            out_BHND = F.scaled_dot_product_attention(
+                q_BHND.float(), k_BHND.float(), v_BHND.float()
+            ).to(qkv_BNX.dtype)
+    else:
+        out_BHND = F.scaled_dot_product_attention(q_BHND, k_BHND, v_BHND)
     return out_BHND.transpose(1, 2).reshape(batch, tokens, heads * head_dim)
 
 
