@@ -28,7 +28,7 @@ from plans import decided, equal_epochs, seconds_per_epoch
 from vitresnas.data import Data, ImageSet, load_data
 from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.errors import InputError
-from vitresnas.files import JsonObject, write_json
+from vitresnas.files import JsonObject, read_json, write_json
 from vitresnas.latency.environment import describe_environment
 from vitresnas.search import EvaluationLog, Evolution, Score, search
 from vitresnas.search.evaluate import Evaluator
@@ -40,12 +40,14 @@ from vitresnas.supernet import load_supernet
 from vitresnas.supernet.samplers import SAMPLERS, load_sampler
 from vitresnas.supernet.supernet import PATHS
 from vitresnas.train.place import choose_place
-from vitresnas.train.recipe import SUPERNET, Recipe
+from vitresnas.train.precision import settled
+from vitresnas.train.recipe import AUTO, SUPERNET, Recipe
 from vitresnas.train.recipes import load_recipe
 from vitresnas.train.run import run
 from vitresnas.train.tasks import image_size, supernet_space
 
 KIND, PLAN_KIND = "samplers", "samplers_plan"
+PLAN = "plan.json"
 REPORTED = ("largest", "median", "smallest", "best")
 
 
@@ -152,7 +154,7 @@ def _parse(argv: Sequence[str] | None) -> Any:
     add("--seed", type=int, default=0, help="of everything (0)")
     add("--batch-size", type=int, help="images of a step (the recipe's)")
     add("--dtype", choices=("fp32", "bf16"), help="of the training (the recipe's)")
-    add("--path", choices=PATHS, help="how a step is computed (the recipe's)")
+    add("--path", choices=(AUTO, *PATHS), help="how a step is computed (the recipe's)")
     add("--images", type=int, help="of the hold-out, drawn once, that networks are scored on (all)")
     add("--device", default="auto", help="auto, cpu, cuda ...")
     add("--workers", type=int, help="processes that decode and augment images")
@@ -177,7 +179,9 @@ def _base_recipe(options: Any) -> Recipe:
     recipe = replace(recipe, seed=options.seed, **{k: v for k, v in given.items() if v})
     if not recipe.data:
         raise InputError(f"{recipe.name} brings no images: give --data")
-    return recipe
+    plan = options.out / PLAN
+    begun = read_json(plan, PLAN_KIND)["asked"]["recipe"] if plan.exists() else None
+    return settled(recipe, choose_place(recipe, options.device).device, begun)
 
 
 def _recipe(base: Recipe, name: str, epochs: int) -> Recipe:
@@ -206,7 +210,7 @@ def _plan(options: Any, base: Recipe, names: Sequence[str], data: Data) -> JsonO
         "hours": options.hours,
         "data": data.id,
     }
-    return decided(options.out / "plan.json", PLAN_KIND, asked, decide)
+    return decided(options.out / PLAN, PLAN_KIND, asked, decide)
 
 
 def _score(

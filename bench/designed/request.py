@@ -6,11 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+import torch
+
 from vitresnas.data import Data, load_data
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject, read_lines
+from vitresnas.latency.request import resolve_device
 from vitresnas.space import SearchSpace
 from vitresnas.train.metrics import METRICS
+from vitresnas.train.precision import settled
 from vitresnas.train.recipe import RETRAIN, SUPERNET, Recipe
 from vitresnas.train.recipes import RECIPES, load_recipe
 from vitresnas.train.tasks import image_size, supernet_space
@@ -72,7 +76,7 @@ class Request:
         )
         if not recipe.data:
             raise InputError(f"{recipe.name} brings no images: give --data")
-        return recipe
+        return self._settled(recipe)
 
     def retraining(self, architecture: str) -> Recipe:
         """Of one contestant, from random weights; of the recipe's own length. Raises InputError."""
@@ -83,7 +87,12 @@ class Request:
         )
         if recipe.task != RETRAIN:
             raise InputError(f"{recipe.name} trains a super-network: give a recipe for one network")
-        return replace(recipe, architecture=architecture, data=base.data, seed=self.seed)
+        return self._settled(
+            replace(recipe, architecture=architecture, data=base.data, seed=self.seed)
+        )
+
+    def _settled(self, recipe: Recipe) -> Recipe:
+        return settled(recipe, torch.device(resolve_device(self.device)))
 
     def read(self) -> tuple[Data, SearchSpace]:
         """The images, and the space with their classes."""
@@ -114,5 +123,5 @@ def curve(out: Path, network: str) -> list[JsonObject]:
     return points
 
 
-def nothing_to_train(space: str, data: str | None) -> NoReturn:
+def nothing_to_train(space: str, data: str | None, device: str) -> NoReturn:
     raise AssertionError("the super-network is given")

@@ -15,6 +15,7 @@ from tests.train.nursery import Nursery
 from vitresnas.data import Augmentation, Data, Mixing, load_data
 from vitresnas.space import SearchSpace, StageChoices
 from vitresnas.space.architecture import Embedding
+from vitresnas.train import dry_run, path_speeds
 from vitresnas.train.recipe import Recipe
 from vitresnas.train.recipes import digits_retrain, digits_supernet
 from vitresnas.train.run import run
@@ -73,6 +74,7 @@ def toy_supernet(toy_space: Path) -> Recipe:
         warmup_epochs=1,
         drop_path=0.1,
         average=0.9,
+        path="sliced",  # "auto" is decided where a run begins
         evaluate_every=2,
         augmentation=Augmentation(shift=0.1, scale=0.1, erase=0.25),
         mixing=Mixing(mixup=0.8, cutmix=1.0, probability=0.5),
@@ -88,11 +90,24 @@ def whole(toy_supernet: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
+def few_timed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dry runs that are not there to be exact."""
+    monkeypatch.setattr(dry_run, "TIMED_STEPS", 2)
+    monkeypatch.setattr(path_speeds, "STEPS", 1)
+    monkeypatch.setattr(path_speeds, "TURNS", 1)
+
+
+@pytest.fixture
 def toy_retrain(tmp_path: Path) -> Recipe:
     path = tmp_path / "architecture.json"
     TOY.smallest.save(path)
     return replace(
-        digits_retrain(), name="toy-retrain", architecture=str(path), epochs=2, batch_size=64
+        digits_retrain(),
+        name="toy-retrain",
+        architecture=str(path),
+        epochs=2,
+        batch_size=64,
+        path="sliced",  # as where a run begins on a CPU
     )
 
 

@@ -34,7 +34,7 @@ def test_a_super_network_then_its_smallest_network(toy_space, toy_retrain, tmp_p
         assert (tmp_path / "net" / name).exists()
 
 
-def test_a_dry_run_prints_the_plan(toy_space, tmp_path, capsys, monkeypatch):
+def test_a_dry_run_prints_the_plan(toy_space, few_timed_steps, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--recipe", "digits-supernet", "--space", str(toy_space), *FAST, "--dry-run"]
     assert main(arguments) == 0
@@ -61,7 +61,9 @@ def test_a_dry_run_prints_the_plan(toy_space, tmp_path, capsys, monkeypatch):
         (["--recipe", "digits-supernet", "--epochs", "0"], "epochs is 0"),
         (["--recipe", "digits-supernet", "--epochs", "many"], "invalid int value: 'many'"),
         (["--recipe", "digits-supernet", "--workers", "-1"], "workers is -1"),
+        (["--recipe", "digits-supernet", "--path", "fast"], "invalid choice: 'fast'"),
         (["--recipe", "digits-retrain"], "name it with --architecture FILE"),
+        (["--recipe", "digits-retrain", "--path", "fused"], "--path has no meaning for"),
         (["--recipe", "digits-retrain", "--architecture", "none"], "there is no architecture"),
         (
             ["--recipe", "digits-retrain", "--architecture", "digits:largest", "--supernet", "x"],

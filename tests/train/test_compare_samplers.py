@@ -10,12 +10,11 @@ from samplers import draw_networks, main
 from vitresnas.files import read_json
 from vitresnas.space import load_space
 from vitresnas.supernet.samplers import SAMPLERS
-from vitresnas.train import dry_run
+from vitresnas.train.precision import choose_path
 
 
 @pytest.mark.slow
-def test_samplers_are_compared_on_the_same_networks(toy_space, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(dry_run, "TIMED_STEPS", 2)
+def test_samplers_are_compared_on_the_same_networks(toy_space, few_timed_steps, tmp_path, capsys):
     arguments = ["--recipe", "digits-supernet", "--space", str(toy_space), "--device", "cpu"]
     arguments += [
         "--batch-size",
@@ -41,6 +40,7 @@ def test_samplers_are_compared_on_the_same_networks(toy_space, tmp_path, capsys,
     assert rows[0]["difference"]["mean"] == 0
     assert rows[2]["batch_size"] == 192 // rows[2]["groups"]
     plan = read_json(tmp_path / "plan.json", "samplers_plan")
+    assert plan["asked"]["recipe"]["path"] == choose_path("fp32", "cpu")
     for name, each in plan["seconds_per_epoch"].items():
         epochs = plan["epochs"][name]
         assert abs(epochs * each - plan["equal_seconds"]) <= each / 2 or epochs == 1

@@ -139,6 +139,15 @@ def test_sigterm_ends_all_processes_after_their_step(arguments, undisturbed, nur
     assert_equal_runs(tmp_path, undisturbed)
 
 
+def test_a_dry_run_is_timed_together_and_told_once(arguments, nursery, tmp_path):
+    few = "from vitresnas.train import dry_run; dry_run.TIMED_STEPS = 2; "
+    together = nursery.start_together(few + train([*arguments, "--dry-run"], tmp_path), 2)
+    assert [child.wait() for child in together] == [0, 0]
+    first, second = (child.log.read_text() for child in together)
+    assert first.count("speed ") == first.count("paths ") == 1 and "on 2 processes" in first
+    assert "timing" not in second and "images/s" not in second
+
+
 def test_a_number_of_processes_that_does_not_divide_the_batch(arguments, nursery, tmp_path):
     children = nursery.start_together(train([*arguments, "--batch-size", "66"], tmp_path), 4)
     assert [child.wait() for child in children] == [2, 2, 2, 2]

@@ -183,7 +183,9 @@ def test_memory_is_what_autograd_keeps(toy_retrain, digits, trained):
     assert memory.of(10) == memory.fixed + 10 * memory.per_image
 
 
-def test_a_look_without_data_reads_noise_of_its_size(tmp_path, monkeypatch, capsys):
+def test_a_look_without_data_reads_noise_of_its_size(
+    few_timed_steps, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     assert (
         main(

@@ -112,7 +112,7 @@ def test_a_network_inherits_from_a_super_network_with_a_patch_head(
     assert load_model(tmp_path / "network").patch_head is not None
 
 
-def test_the_command_names_the_sampler(toy_space, capsys):
+def test_the_command_names_the_sampler(toy_space, few_timed_steps, capsys):
     base = ["--recipe", "digits-supernet", "--space", str(toy_space), "--batch-size", "16"]
     assert main([*base, "--sampler", "sandwich", "--groups", "4", "--dry-run"]) == 0
     assert "sandwich sampling" in capsys.readouterr().out

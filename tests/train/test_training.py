@@ -201,4 +201,4 @@ def test_a_look_tells_the_time_and_writes_nothing(toy_supernet, tmp_path, monkey
     assert found.steps_per_epoch == 17 and found.training_images == 1137
     assert found.macs_first_epoch > found.macs_last_epoch > 0
     assert found.seconds > 4 * 17 * 64 / found.images_per_second
-    assert len(found.lines()) == 7
+    assert len(found.lines()) == 8

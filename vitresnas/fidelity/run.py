@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from vitresnas.data import Data, load_data
@@ -35,6 +36,7 @@ from vitresnas.space import Architecture, load_space, macs
 from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import load_supernet, read_card, refuse_other_data
 from vitresnas.supernet.sampling import draw_architectures
+from vitresnas.train.precision import settled
 from vitresnas.train.progress import TrainingProgress
 from vitresnas.train.recipe import Recipe
 from vitresnas.train.recipes import supernet_recipe
@@ -97,7 +99,7 @@ def _supernet(request: FidelityRequest, device: str) -> tuple[Supernet, Recipe, 
         data = load_data(request.data, image_size=size, unreadable_share=allowed)
     else:
         space = load_space(request.space)
-        recipe = supernet_recipe(request.space, request.data)
+        recipe = settled(supernet_recipe(request.space, request.data), torch.device(device))
         data = load_data(request.data, image_size=space.image_size)
         space = space.with_data(classes=len(data.class_names))
         # As a search shapes it, so that both share one in the cache.

@@ -110,7 +110,7 @@ def _search_request(plan: Plan, out: Path) -> SearchRequest:
     )
 
 
-def _none_to_train(space: str, data: str | None) -> NoReturn:
+def _none_to_train(space: str, data: str | None, device: str) -> NoReturn:
     raise AssertionError("the super-network is given")
 
 

@@ -239,13 +239,16 @@ def _by_class(found: Mapping[str, Any]) -> list[str]:
     return [f"  by class      {told}"] if told else []
 
 
-def _training_for(space: str, data: str | None) -> Training:
+def _training_for(space: str, data: str | None, device: str) -> Training:
     """How to train a super-network where none was given. Raises InputError where no recipe fits."""
+    import torch
+
     from vitresnas.search.prepare import Training
+    from vitresnas.train.precision import settled
     from vitresnas.train.recipes import supernet_recipe
     from vitresnas.train.run import run
 
-    recipe = supernet_recipe(space, data)
+    recipe = settled(supernet_recipe(space, data), torch.device(device))
     return Training(recipe.name, recipe.shaping, lambda to, device: run(recipe, to, device=device))
 
 

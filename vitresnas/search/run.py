@@ -49,7 +49,7 @@ ARCHITECTURE, MODEL = "architecture.json", "model"
 PICTURE, LOG, TUNED = "search.png", "evaluations.jsonl", "fine_tuned"
 PROOF_LOG, BATCH_1_LOG = "proof.jsonl", "proof_batch_1.jsonl"
 
-TrainingFor = Callable[[str, str | None], Training]
+TrainingFor = Callable[[str, str | None, str], Training]
 
 
 def run(
@@ -60,7 +60,8 @@ def run(
 ) -> SearchResult:
     """Search, prove and write; a search that is finished is read, one that was cut short goes on.
 
-    training_for: (space, data) as the user typed them -> how to train a super-network for them.
+    training_for: (space, data) as the user typed them and the device -> how to train a
+    super-network for them.
     workers: other processes that score, see `serve_search`. tune: how a finalist is trained
     further, where the request asks for that.
     Raises UnreachableTarget, MismatchError (table, super-network or folder of something else) and
@@ -71,7 +72,7 @@ def run(
     supernet_path = request.supernet
     if supernet_path is None:
         with phase(job.seconds, "supernet"):
-            training = training_for(request.space, request.data)
+            training = training_for(request.space, request.data, job.device)
             supernet_path = prepare_supernet(training, job.space, job.data.id, job.device)
     supernet = load_supernet(supernet_path, space=job.space, device=job.device)
     refuse_other_data(supernet_path, job.data.name, job.data.id)

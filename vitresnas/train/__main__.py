@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from vitresnas.train.run import look
 
         found = look(recipe, **where)
-        print_json(found.to_json()) if as_json else print("\n".join(found.lines()))
+        if leads():
+            print_json(found.to_json()) if as_json else print("\n".join(found.lines()))
         return 0
     from vitresnas.train.elsewhere import shown_in_wandb
     from vitresnas.train.run import run
@@ -101,6 +102,11 @@ def _parser() -> Parser:
     )
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"))
+    parser.add_argument(
+        "--path",
+        choices=("auto", "fused", "sliced", "masked"),
+        help="super-networks: how a step is computed; --dry-run times each",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     parser.add_argument("--workers", type=int, help="processes that decode and augment images")
     parser.add_argument(
@@ -126,7 +132,7 @@ def _override(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     taught = ("teacher", "distillation")
     foreign = {
         SUPERNET: ("architecture", "init", "supernet", "image_size", "layer_decay", *taught),
-        RETRAIN: ("space", "sampler", "groups"),
+        RETRAIN: ("space", "sampler", "groups", "path"),
     }[recipe.task]
     for name in foreign:
         if name in given:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from vitresnas.data.load import Data
-from vitresnas.data.loader import TrainingLoader
 from vitresnas.doors import say
 from vitresnas.files import JsonObject
-from vitresnas.train.memory import device_memory, estimate_memory
+from vitresnas.train.memory import device_memory, estimate_memory, gigabytes
+from vitresnas.train.path_speeds import PathSpeeds, path_speeds
 from vitresnas.train.place import Place
 from vitresnas.train.progress import clock
 from vitresnas.train.recipe import SUPERNET, Recipe
 from vitresnas.train.tasks import Task
+from vitresnas.train.timed_steps import step_seconds
 from vitresnas.train.trainer import Trainer
 
 TIMED_STEPS = 20
@@ -25,7 +24,8 @@ USABLE_MEMORY = 0.7  # the rest is for what the estimate leaves out
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a recipe amounts to on this device. MACs are per image and forward pass."""
+    """What a recipe amounts to on this device. MACs are per image and forward pass; memory is that
+    of one process, images per second are those of all."""
 
     recipe: Recipe
     model: str
@@ -41,6 +41,8 @@ class DryRun:
     timed_batch_size: int
     images_per_second: float
     seconds: float
+    processes: int = 1
+    paths: PathSpeeds = field(default_factory=PathSpeeds)  # where they were compared
 
     def to_json(self) -> JsonObject:
         return {**asdict(self), "recipe": self.recipe.to_json()}
@@ -58,13 +60,16 @@ class DryRun:
         if recipe.final_learning_rate != recipe.learning_rate:
             schedule += f", then a cosine to {recipe.final_learning_rate:g}"
         memory = (
-            f"about {_gigabytes(self.memory_bytes)} for weights, optimiser and activations of "
-            f"{recipe.batch_size // recipe.accumulation} images; this device has "
-            f"{_gigabytes(self.device_memory_bytes)}"
+            f"about {gigabytes(self.memory_bytes)} for weights, optimiser and activations of "
+            f"{recipe.batch_size // recipe.accumulation // self.processes} images; this device has "
+            f"{gigabytes(self.device_memory_bytes)}"
         )
         if self.memory_bytes > self.device_memory_bytes:
             memory += ": more processes or --accumulation make it smaller"
         timed = f"{self.timed_steps} steps of {self.timed_batch_size} images"
+        if self.processes > 1:
+            timed += f" on {self.processes} processes"
+        paths = self.paths.images_per_second
         return [
             f"model     {self.model}, {self.parameters / 1e6:.2f} M parameters",
             f"MACs      {self.macs_first_epoch / 1e6:.1f} M per image in the first epoch, "
@@ -73,18 +78,29 @@ class DryRun:
             f"schedule  {schedule}",
             f"memory    {memory}",
             f"speed     {self.images_per_second:.3g} images/s in the last epochs ({timed})",
+            *([f"paths     {self.paths.line(recipe.path)}"] if paths else []),
             f"total     about {clock(self.seconds)}",
         ]
 
 
-def dry_run(recipe: Recipe, data: Data, task: Task, place: Place) -> DryRun:
-    """Time a few real steps at the last epoch's widths and scale them by MACs to the whole run."""
+def dry_run(
+    recipe: Recipe, data: Data, task: Task, place: Place, *, compare: bool = False
+) -> DryRun:
+    """Time a few real steps at the last epoch's widths and scale them by MACs to the whole run.
+
+    compare: time a super-network's step by every path. Every process of `place.world` calls this.
+    """
     trainer = Trainer(task, data, recipe, place)
     last = recipe.epochs - 1
     memory = estimate_memory(trainer, last)
-    available = device_memory(place.device)
-    room = (USABLE_MEMORY * available - memory.fixed) / max(1.0, memory.per_image)
+    available = place.world.told(lambda: device_memory(place))
+    usable = USABLE_MEMORY * available
+    room = (usable - memory.fixed) / max(1.0, memory.per_image)
     steps, batch_size, images_per_second = _time_steps(trainer, data, last, room)
+    compared = compare and recipe.task == SUPERNET
+    if compared and place.world.leads:
+        say("timing every path")
+    paths = path_speeds(trainer, data, last, batch_size, usable) if compared else PathSpeeds()
     work = [task.expected_macs(epoch) for epoch in range(recipe.epochs)]
     images = trainer.loader.steps_per_epoch * recipe.batch_size
     return DryRun(
@@ -96,62 +112,38 @@ def dry_run(recipe: Recipe, data: Data, task: Task, place: Place) -> DryRun:
         data=data.name,
         training_images=len(data.train),
         steps_per_epoch=trainer.loader.steps_per_epoch,
-        memory_bytes=memory.of(recipe.batch_size // recipe.accumulation),
+        memory_bytes=memory.of(recipe.batch_size // trainer.share.pieces),
         device_memory_bytes=available,
         timed_steps=steps,
         timed_batch_size=batch_size,
         images_per_second=images_per_second,
         seconds=sum(work) / work[-1] * images / images_per_second,
+        processes=place.world.size,
+        paths=paths,
     )
 
 
 def _time_steps(trainer: Trainer, data: Data, epoch: int, room: float) -> tuple[int, int, float]:
     """Steps that were timed, the images of each, and images per second.
 
-    room: images of one turn that fit into memory. Batches grow from the smallest to the recipe's,
+    room: images of one piece that fit into memory. Batches grow from the smallest to the recipe's,
     or as long as a step is short and fits; that also warms the device up.
     """
-    recipe = trainer.recipe
-    smallest = recipe.parts * recipe.accumulation
-    largest = min(recipe.batch_size, room * recipe.accumulation)
-    size = smallest
-    say(f"timing up to {TIMED_STEPS} steps")
+    recipe, pieces = trainer.recipe, trainer.share.pieces
+    largest = min(recipe.batch_size, room * pieces)
+    size = min(recipe.batch_size, recipe.parts * pieces)
+    if trainer.place.world.leads:
+        say(f"timing up to {TIMED_STEPS} steps")
+
+    def run(steps: int) -> list[float]:
+        return step_seconds(trainer, data, epoch, size, steps=steps, patience=PATIENCE_SECONDS)
+
     while True:
-        _, seconds = _run(trainer, data, epoch, size, steps=1)
+        (seconds,) = run(1)
         if seconds > LONG_STEP_SECONDS or size * 4 > largest:
             break
         size *= 4
     if seconds <= LONG_STEP_SECONDS and recipe.batch_size <= largest:
         size = recipe.batch_size
-    steps, seconds = _run(trainer, data, epoch, size, steps=TIMED_STEPS)
-    return steps, size, steps * size / seconds
-
-
-def _run(trainer: Trainer, data: Data, epoch: int, size: int, *, steps: int) -> tuple[int, float]:
-    """Take up to so many steps of `size` images, reading them included; how many, and seconds.
-
-    An untimed step goes first: kernels are built and chosen in it, which can take seconds.
-    """
-    recipe, place = trainer.recipe, trainer.place
-    loader = TrainingLoader(
-        data.train,
-        recipe.augmentation,
-        size,
-        seed=recipe.seed,
-        device=place.device,
-        workers=place.workers,
-    )
-    batches = itertools.chain.from_iterable(map(loader.epoch, itertools.repeat(epoch)))
-    images_BCHW, labels_B = next(batches)  # the first one waits for workers to start
-    trainer.train_step(images_BCHW, labels_B, epoch, 0)["loss"].item()
-    begin, taken = time.monotonic(), 0
-    while True:
-        images_BCHW, labels_B = next(batches)
-        taken += 1
-        trainer.train_step(images_BCHW, labels_B, epoch, taken)["loss"].item()
-        if taken == steps or time.monotonic() - begin > PATIENCE_SECONDS:
-            return taken, time.monotonic() - begin
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2g} GB" if count < 1e10 else f"{count / 1e9:.0f} GB"
+    found = run(TIMED_STEPS)
+    return len(found), size, len(found) * size / sum(found)

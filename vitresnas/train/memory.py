@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from vitresnas.data.share import Piece
+from vitresnas.train.place import Place
 from vitresnas.train.precision import autocast
 from vitresnas.train.trainer import Trainer
 
@@ -47,11 +48,15 @@ def _bytes_of(model: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def device_memory(device: torch.device) -> int:
-    """Bytes of the device, or of the machine."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def device_memory(place: Place) -> int:
+    """Bytes of the device, or a process's part of the machine's."""
+    if place.device.type == "cuda":
+        return int(torch.cuda.get_device_properties(place.device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // place.world.local_size
+
+
+def gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2g} GB" if count < 1e10 else f"{count / 1e9:.0f} GB"
 
 
 def _kept_bytes(trainer: Trainer, epoch: int, images: int) -> int:

@@ -15,6 +15,7 @@ from vitresnas.errors import InputError
 from vitresnas.files import JsonObject
 from vitresnas.space import Architecture, load_architecture
 from vitresnas.supernet.samplers import MULTI_ARCHITECTURE, load_sampler
+from vitresnas.supernet.supernet import PATHS
 
 if TYPE_CHECKING:
     from vitresnas.models.timm_sized import TimmNetwork
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 SUPERNET, RETRAIN = "supernet", "retrain"
 HARD, SOFT = "hard", "soft"  # labels of a teacher
 TIMM = "timm:"  # before the name, or the file, of a network that is not of a space
+AUTO = "auto"  # as suits the device: see precision.py
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Recipe:
     clip_gradient: float = 0.0  # by norm; 0 switches it off
     drop_path: float = 0.0
     average: float = 0.0  # decay of the weight average; 0 switches it off
-    dtype: str = "auto"  # "bf16" under autocast, "fp32"; auto: bf16 on a GPU that has it
-    path: str = "sliced"  # how a super-network step is computed
+    dtype: str = AUTO  # "bf16" under autocast, "fp32"; auto: bf16 on a GPU that has it
+    path: str = AUTO  # how a super-network step is computed: see Supernet
     evaluate_every: int = 10  # epochs between looks at the hold-out
 
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -117,8 +119,10 @@ class Recipe:
                 "--image-size, a teacher and labels of tokens"
             )
         check_sampling(self.sampling)
-        if self.dtype not in ("auto", "fp32", "bf16"):
+        if self.dtype not in (AUTO, "fp32", "bf16"):
             raise InputError(f"dtype is {self.dtype!r}: use auto, fp32 or bf16")
+        if self.path not in (AUTO, *PATHS):
+            raise InputError(f"path is {self.path!r}: use one of auto, {', '.join(PATHS)}")
 
     @property
     def parts(self) -> int:

@@ -17,9 +17,10 @@ from vitresnas.train.dry_run import DryRun, dry_run
 from vitresnas.train.evaluate import Score
 from vitresnas.train.metrics import METRICS
 from vitresnas.train.place import CHECKPOINT_SECONDS, Place, choose_place, threads_of
+from vitresnas.train.precision import settled
 from vitresnas.train.recipe import Recipe
 from vitresnas.train.result import TrainingResult
-from vitresnas.train.run_folder import claim, first_difference, only_process
+from vitresnas.train.run_folder import begun, claim, first_difference, only_process
 from vitresnas.train.stop import asked_to_stop
 from vitresnas.train.tasks import Task, create_task, image_size
 from vitresnas.train.trainer import Trainer
@@ -48,8 +49,9 @@ def run(
         place = world.together(
             lambda: choose_place(recipe, device, workers, checkpoint_seconds, world)
         )
-        data, task = world.together(lambda: _prepare(recipe))
-        identity = run_identity(recipe, data, task)
+        chosen = settled(recipe, place.device, world.told(lambda: begun(out)))
+        data, task = world.together(lambda: _prepare(chosen))
+        identity = run_identity(chosen, data, task)
         _compare(world, identity)
         stack.enter_context(threads_of(place))
         finished = world.told(lambda: _claim(stack, out, identity))
@@ -57,7 +59,7 @@ def run(
             return finished
         # Test images that cannot be read are told of now, not after days; none is kept till then.
         world.told(lambda: data.read_test().left_out)
-        trainer = Trainer(task, data, recipe, place)
+        trainer = Trainer(task, data, chosen, place)
         with asked_to_stop() as stop:
             trainer.fit(out, identity, stop)
         return world.told(lambda: _finish(trainer, data, out, identity))
@@ -89,13 +91,14 @@ def look(recipe: Recipe, *, device: str = "auto", workers: int | None = None) ->
     """What `run` would train, and how long it would take; writes nothing.
 
     A recipe that brings no images is timed on noise of the same size, a teacher of timm without its
-    weights.
+    weights. Under torchrun all processes call this, and their steps are timed together.
     """
-    place = choose_place(recipe, device, workers)
-    data = _read(recipe) if recipe.data else stand_in(image_size(recipe))
-    task = create_task(recipe, data, to_train=False)
-    with threads_of(place):
-        return dry_run(recipe, data, task, place)
+    with join() as world:
+        place = world.together(lambda: choose_place(recipe, device, workers, world=world))
+        chosen = settled(recipe, place.device)
+        data, task = world.together(lambda: _prepare_look(chosen))
+        with threads_of(place):
+            return dry_run(chosen, data, task, place, compare=True)
 
 
 def run_identity(recipe: Recipe, data: Data, task: Task) -> JsonObject:
@@ -115,6 +118,11 @@ def _prepare(recipe: Recipe) -> tuple[Data, Task]:
         )
     data = _read(recipe)
     return data, create_task(recipe, data)
+
+
+def _prepare_look(recipe: Recipe) -> tuple[Data, Task]:
+    data = _read(recipe) if recipe.data else stand_in(image_size(recipe))
+    return data, create_task(recipe, data, to_train=False)
 
 
 def _read(recipe: Recipe) -> Data:

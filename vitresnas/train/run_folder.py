@@ -15,16 +15,22 @@ _SAME_NAME = " (files were added, removed or changed since, or the image size is
 _FREE = {"unreadable_share"}  # when to give up: it changes nothing that is learned
 
 
+def begun(out: Path) -> JsonObject | None:
+    """The identity of the run in `out`; None where there is none."""
+    path = out / RUN
+    return read_json(path, "training_run") if path.exists() else None
+
+
 def claim(out: Path, identity: JsonObject) -> None:
     """Write down what `out` trains, or check that it is `identity`.
 
     Raises MismatchError naming the first field that differs.
     """
-    path = out / RUN
-    if not path.exists():
-        write_json(path, "training_run", identity)
+    found = begun(out)
+    if found is None:
+        write_json(out / RUN, "training_run", identity)
         return
-    difference = first_difference(read_json(path, "training_run"), identity)
+    difference = first_difference(found, identity)
     if difference:
         raise MismatchError(
             f"{out} holds a run with {difference}: choose another --out, or repeat the command "

@@ -84,6 +84,7 @@ class Task(Protocol):
 def create_task(recipe: Recipe, data: Data, *, to_train: bool = True) -> Task:
     """The task a recipe asks for, its weights initialised from the recipe's seed.
 
+    A super-network's recipe comes with its path decided: see `settled` in precision.py.
     to_train: False for a look, which downloads no weights of a teacher.
     """
     torch.manual_seed(stream(recipe.seed, "init"))
