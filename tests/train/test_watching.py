@@ -33,7 +33,9 @@ def test_the_command_leaves_curves_and_a_card_that_tells_where_it_ran(toy_space,
         assert card["environment"][field] == process["environment"][field]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="needs vitresnas[watch]")
+@pytest.mark.skipif(
+    importlib.util.find_spec("wandb") is None, reason="needs wandb: pip install -e '.[watch]'"
+)
 def test_a_folder_that_cannot_be_written_is_one_sentence_with_wandb_too(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([*FAST, "--out", str(tmp_path / "file" / "out"), "--wandb", "p"]) == 2
