@@ -17,26 +17,29 @@ from vitresnas.errors import InputError
 VERBS: dict[str, tuple[str, str]] = {
     "quickstart": (
         "vitresnas.quickstart.__main__",
-        "own images to a proven network, in hours given",
+        "from your own images to a proven network, in the hours you give",
     ),
     "search": ("vitresnas.search.__main__", "find and prove a network for a throughput target"),
-    "best": ("vitresnas.search.best", "the best network under other bounds, from a search"),
-    "train": ("vitresnas.train.__main__", "train a super-network, or a network that was found"),
+    "best": ("vitresnas.search.best", "the best network of a finished search under other bounds"),
+    "train": ("vitresnas.train.__main__", "train a super-network, or one network"),
     "latency-table": ("vitresnas.latency.__main__", "measure what a space's networks cost here"),
     "verify": ("vitresnas.verify", "re-time a model directory on this device"),
-    "fidelity": ("vitresnas.fidelity.__main__", "do inherited weights rank as training would?"),
+    "fidelity": (
+        "vitresnas.fidelity.__main__",
+        "do inherited weights rank networks as training would?",
+    ),
     "report": (
         "vitresnas.report.__main__",
-        "a table, a search or a training run as one page",
+        "show a table, a search or a training run as one page",
     ),
-    "describe": ("vitresnas.describe", "stages, parameters and MACs of a network"),
+    "describe": ("vitresnas.describe", "print the stages, parameters and MACs of a network"),
     "space": ("vitresnas.space.__main__", "list, show and derive search spaces"),
-    "import-official": ("vitresnas.import_official", "read a checkpoint of the paper's authors"),
-    "import-timm": ("vitresnas.import_timm", "read a plain DeiT of timm, as teacher or baseline"),
-    "export": ("vitresnas.export.__main__", "a model directory as torch.export or ONNX"),
-    "push": ("vitresnas.push", "a model directory to the Hugging Face hub"),
-    "cache": ("vitresnas.cache", "list and clear what searches keep for the next one"),
-    "env": ("vitresnas.env", "this machine, the versions, and which backends run here"),
+    "import-official": ("vitresnas.import_official", "import a checkpoint of the paper's authors"),
+    "import-timm": ("vitresnas.import_timm", "import timm's plain DeiT, as teacher or baseline"),
+    "export": ("vitresnas.export.__main__", "export a model directory to torch.export or ONNX"),
+    "push": ("vitresnas.push", "upload a model directory to the Hugging Face hub"),
+    "cache": ("vitresnas.cache", "list or clear what searches keep for later ones"),
+    "env": ("vitresnas.env", "print this machine, the versions, and which backends run here"),
 }
 
 
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         raise InputError(
-            f"there is no verb {words[0]!r}: "
+            f"there is no command {words[0]!r}: "
             + (f"did you mean {near[0]!r}? " if near else "")
             + f"use one of {', '.join(VERBS)}; see vitresnas --help"
         )
@@ -69,13 +72,13 @@ def usage() -> str:
     lines = [f"  {verb:{width}}  {meaning}" for verb, (_, meaning) in VERBS.items()]
     return "\n".join(
         (
-            "usage: vitresnas VERB ...",
+            "usage: vitresnas COMMAND ...",
             "",
-            "Search vision transformers for a throughput on this machine, and prove it.",
+            "Find the best vision transformer for a throughput on this machine, and prove it.",
             "",
             *lines,
             "",
-            "vitresnas VERB --help tells more; --version prints the version.",
+            "vitresnas COMMAND --help tells more; --version prints the version.",
             "example:",
             "  vitresnas search --throughput-target 2x",
         )

@@ -66,7 +66,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another process is at work in {folder}: waiting for it")
+            say(f"another process is using {folder}: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -100,7 +100,7 @@ def clear() -> tuple[Entry, ...]:
     removed = []
     for entry in entries():
         if _in_use(entry.path):
-            say(f"kept {entry.path}: another process is at work in it")
+            say(f"kept {entry.path}: another process is using it")
             continue
         try:
             shutil.rmtree(entry.path)
@@ -135,7 +135,7 @@ def _describe(path: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="vitresnas cache",
-        description="List what searches keep for the next ones, or clear it.",
+        description="List what searches keep for later ones, or clear it.",
         example="vitresnas cache --clear",
     )
     parser.add_argument("--clear", action="store_true", help="remove every entry")

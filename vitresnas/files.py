@@ -273,7 +273,7 @@ def from_text(
     if checksum is not None and checksum != digest({"schema": found, **document}):
         raise FileFormatError(
             f"{where} was changed after it was written (its checksum does not match): "
-            'make it anew, or remove its "checksum" line if you changed it on purpose'
+            'create it again, or remove its "checksum" line if you changed it on purpose'
         )
     for older in range(readable[found], version):
         document = upgrades[older](document)
@@ -290,11 +290,13 @@ def kind_of(path: str | os.PathLike[str]) -> str:
         raise InputError(f"there is no file {path}: check the name") from None
     except ValueError as error:
         raise FileFormatError(
-            f"{path} is not JSON ({error}): it was cut short, or is something else; make it anew"
+            f"{path} is not JSON ({error}): it was cut short, or is something else; create it again"
         ) from error
     except (KeyError, TypeError, AttributeError, OSError):
         pass
-    raise FileFormatError(f'{path} does not begin with a "vitresnas/..." schema: it is not ours')
+    raise FileFormatError(
+        f'{path} does not begin with a "vitresnas/..." schema: it is not a vitresnas file'
+    )
 
 
 def _refuse_constant(name: str) -> Any:

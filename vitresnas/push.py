@@ -41,7 +41,7 @@ def push(
     exports = _exports(Path(directory), str(read_card(directory)["weights_sha256"]))
     if get_token() is None:
         raise InputError(
-            "this machine has no account at the Hugging Face hub: run `hf auth login`, or set "
+            "this machine is not logged in to the Hugging Face hub: run `hf auth login`, or set "
             "HF_TOKEN"
         )
     update_card(directory, {"repo": repo, **({} if license is None else {"license": license})})
@@ -63,8 +63,8 @@ def push(
         raise InputError(f"the hub does not accept it ({reason}): check --license") from error
     except Exception as error:  # of its HTTP library, which has changed with its versions
         raise InputError(
-            f"{api.endpoint} is not reached ({error}): run the same command where the network is; "
-            f"{directory} is ready to be pushed"
+            f"{api.endpoint} cannot be reached ({error}): run the same command with network "
+            f"access; {directory} is ready to be pushed"
         ) from error
 
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="a model, or a search's folder")
     parser.add_argument(
-        "--repo", required=True, metavar="USER/NAME", help="made if it is not there"
+        "--repo", required=True, metavar="USER/NAME", help="created if it does not exist"
     )
     parser.add_argument("--license", help="the licence of the weights, such as apache-2.0")
     parser.add_argument("--private", action="store_true", help="make a new repository private")

@@ -146,10 +146,10 @@ def test_without_network_account_or_name_nothing_happens(tmp_path, model, monkey
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     for token, repo, sentence in (
-        (None, "somebody/net", "has no account at the Hugging Face hub: run `hf auth login`"),
+        (None, "somebody/net", "is not logged in to the Hugging Face hub: run `hf auth login`"),
         (RIGHT, "some body/net", "repo is 'some body/net'"),
         (RIGHT, "net", "repo is 'net', without an account: use USER/NAME"),
-        (RIGHT, "somebody/net", "http://127.0.0.1:9 is not reached"),
+        (RIGHT, "somebody/net", "http://127.0.0.1:9 cannot be reached"),
     ):
         if token:
             monkeypatch.setenv("HF_TOKEN", token)

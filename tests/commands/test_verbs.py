@@ -25,7 +25,7 @@ def test_the_version_is_printed(capsys):
 def test_an_unknown_verb_is_one_sentence_with_the_nearest_one(capsys):
     assert main(["serach"]) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith("error: there is no verb 'serach': did you mean 'search'? use")
+    assert printed.err.startswith("error: there is no command 'serach': did you mean 'search'? use")
     assert len(printed.err.splitlines()) == 1 and printed.out == ""
 
 

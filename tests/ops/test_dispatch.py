@@ -61,7 +61,7 @@ def test_the_environment_decides_by_name(monkeypatch):
     monkeypatch.setenv("VITRESNAS_BACKEND", "")
     assert choose(OP, (X,)).name == ("cpp" if BUILT else "reference")
     monkeypatch.setenv("VITRESNAS_BACKEND", "fast")
-    with pytest.raises(BackendError, match='"fast" is no backend: use cuda, triton, cpp'):
+    with pytest.raises(BackendError, match='there is no backend "fast": use cuda, triton, cpp'):
         choose(OP, (X,))
 
 
@@ -95,7 +95,7 @@ def failing_forward(*arguments):
 def test_a_kernel_that_disagrees_with_the_reference_steps_aside_with_a_warning():
     truth = OP.backends[-1]
     wrong = Backend("triton", wrong_forward, truth.backward)
-    with pytest.warns(UserWarning, match="steps aside: it disagrees with the reference on cpu"):
+    with pytest.warns(UserWarning, match="is not used: it disagrees with the reference on cpu"):
         assert "disagrees" in disagreement(OP, wrong, CPU)[0]
     failing = dataclasses.replace(wrong, forward=failing_forward)
     with pytest.warns(UserWarning, match="no kernel image"):

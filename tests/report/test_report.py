@@ -279,7 +279,7 @@ def test_numbers_are_short():
     [
         (lambda p: p / "missing.json", "there is no file"),
         (lambda p: p, "holds none of search_result.json, quickstart_result.json, latency_table"),
-        (lambda p: _write(p, "{}"), "it is not ours"),
+        (lambda p: _write(p, "{}"), "it is not a vitresnas file"),
         (lambda p: _write(p, '{"schema": "vitresnas/architecture/1"}'), "has no report"),
         (lambda p: _write(p, TABLE.read_text()[:5000]), "it was cut short"),
         (lambda p: _write(p, TABLE.read_text().replace("eager", "compile")), "checksum"),

@@ -74,8 +74,8 @@ def export_model(directory: str | Path, format: str, out: str | Path | None = No
         worst = worst_error(model, kind.read(partial))
         if not worst <= TOLERANCE:
             raise InputError(
-                f"the network as {format} is off from eager by {worst:.2g} of the norm of its "
-                f"logits, {TOLERANCE} is allowed: nothing was written, use the other format or "
+                f"the network as {format} differs from eager by {worst:.2g} of the norm of its "
+                f"logits, {TOLERANCE} is allowed: nothing was written; use the other format or "
                 "another version of its packages"
             )
     return Exported(str(path), format, path.stat().st_size, worst, BATCHES)

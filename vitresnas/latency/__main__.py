@@ -104,7 +104,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="vitresnas latency-table",
         description="Time every distinct operation of a space on this device, calibrate on whole "
-        "networks, publish the error on held-out ones. Interrupted, the same command continues.",
+        "networks, publish the error on held-out ones. If interrupted, the same command resumes.",
         example="python bench/latency_table.py --space digits --batch-size 32",
     )
     add = parser.add_argument
@@ -123,14 +123,14 @@ def _parser() -> Parser:
     add(
         "--seed-from",
         metavar="FILE|DEVICE",
-        help="estimate this condition from another one, in a file or shipped, and a few "
-        "measurements",
+        help="estimate this condition from another one, in a file or of a device whose table "
+        "comes with vitresnas, and a few measurements",
     )
     add(
         "--measurements",
         type=int,
         default=30,
-        help="operations and whole networks a transfer is fitted on (30); more are held out",
+        help="operations and whole networks that a transfer is fitted to (30); others are held out",
     )
     add(
         "--compare",
@@ -138,9 +138,9 @@ def _parser() -> Parser:
         default=[],
         metavar="MODEL",
         help="time a timm model in the same rounds, as in deit_small_patch16_224, at its own "
-        "image size or as NAME@SIZE; several by commas or repeated",
+        "image size or as NAME@SIZE; separate several by commas, or repeat the option",
     )
-    add("--fresh", action="store_true", help="measure again what --out holds of this condition")
+    add("--fresh", action="store_true", help="measure again what --out already holds")
     add(
         "--out",
         type=Path,

@@ -160,7 +160,7 @@ class Drift:
 
     def __str__(self) -> str:
         if len(self.readings) < LEAST_READINGS:
-            return "drift: too short a run to tell"
+            return "drift: the run was too short to tell"
         level, noise = level_and_noise([reading.host for reading in self.readings])
         anchor = f"anchor {level:.3f} ms, noise {100.0 * noise / level:.1f} %"
         if not self.stretches:
@@ -168,7 +168,7 @@ class Drift:
         end = self.readings[-1].at
         seconds = sum(min(one.end, end) - max(one.begin, 0.0) for one in self.stretches)
         worst = max((one.percent for one in self.stretches), key=abs)
-        left = f"; {self.left} still lack a steady moment" if self.left else ""
+        left = f"; {self.left} still lack enough steady measurements" if self.left else ""
         return (
             f"drift: the machine was off its level for {seconds:.0f} of {end:.0f} s, by up to "
             f"{worst:+.0f} % ({anchor}); what was measured then is set aside, and {self.repeated} "

@@ -74,7 +74,7 @@ class Energy:
         )
         reader.done()
         if not energy.pairs or energy.constant + energy.per_millisecond <= 0.0:
-            raise FileFormatError(f"{where} makes every network free: measure the table anew")
+            raise FileFormatError(f"{where} makes every network free: measure the table again")
         return energy
 
 

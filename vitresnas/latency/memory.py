@@ -149,7 +149,7 @@ class MemoryCheck:
         rows = reader.items("networks", _row)
         reader.done()
         if not rows:
-            raise FileFormatError(f"{where} has no networks: measure the table anew")
+            raise FileFormatError(f"{where} has no networks: measure the table again")
         ids, predicted, measured = zip(*rows, strict=True)
         return cls(how, ids, predicted, measured)
 

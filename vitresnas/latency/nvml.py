@@ -117,7 +117,7 @@ def worrying(looks: list[Telemetry]) -> str | None:
         return None
     share = sum(bool(set(look.throttled or ()) - _HARMLESS) for look in looks) / len(looks)
     return (
-        f"WARNING: the GPU's clocks were held back in {share:.0%} of the looks at it "
+        f"WARNING: the GPU's clocks were held back in {share:.0%} of the readings "
         f"({', '.join(found)}): cool it or raise its power limit for numbers to keep"
     )
 

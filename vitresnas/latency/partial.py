@@ -84,11 +84,11 @@ class PartialLog:
             if lines and lines[0] == header:
                 log._replay(lines[1:])
                 if log.visits:
-                    return log, f"continuing {path}: {len(log.visits)} measurements are there"
+                    return log, f"continuing {path}: {len(log.visits)} measurements so far"
             elif lines:
                 message = (
                     f"{path} was left by another measurement (its condition, space or version "
-                    "differ): it is not used, and replaced"
+                    "differ): it is ignored and replaced"
                 )
             path.unlink()
         append_line(path, header)

@@ -94,13 +94,13 @@ def find_runtime(name: str) -> Runtime:
         runtime = found[0].load()
     except Exception as error:  # whatever another package does when it is imported
         raise InputError(
-            f"runtime {name} cannot be loaded from {found[0].value} ({error}): mend or uninstall "
+            f"runtime {name} cannot be loaded from {found[0].value} ({error}): fix or uninstall "
             "the package that offers it"
         ) from error
     if not isinstance(runtime, Runtime) or runtime.name != name:
         raise InputError(
             f"{found[0].value} is {runtime!r}, expected a vitresnas.latency.runtime.Runtime of the "
-            f"name {name}: mend or uninstall the package that offers it"
+            f"name {name}: fix or uninstall the package that offers it"
         )
     return runtime
 

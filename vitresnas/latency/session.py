@@ -123,8 +123,8 @@ def _seed(
     for table in earlier(out):
         if table.condition.key == condition.key and not table.transfer:
             raise InputError(
-                f"{out} holds this condition measured in full, which no transfer replaces: give "
-                "another --out"
+                f"{out} holds this condition measured in full, which a transfer never replaces: "
+                "give another --out"
             )
     return choose_seed(find_tables(request.seed_from).tables, condition, wanted)
 

@@ -66,7 +66,7 @@ def _what_is_there(root: Path) -> str:
         except FileFormatError as error:
             devices.append(f"{device} (damaged: {error})")
     if not devices:
-        return f"none lies in {root}, so give a file that bench/latency_table.py wrote"
+        return f"there is none in {root}, so give a file that bench/latency_table.py wrote"
     return f"use a file, or one of {'; '.join(devices)}"
 
 

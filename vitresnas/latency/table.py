@@ -114,8 +114,8 @@ class LatencyTable:
         if self.energy is None:
             raise InputError(
                 f"the latency table ({self.condition}) holds no energy, which needs a device whose "
-                f"power NVML tells: measure there with `{self.condition.command()}`, or leave the "
-                "bound out"
+                f"power NVML reports: measure there with `{self.condition.command()}`, or leave "
+                "the bound out"
             )
         return self.energy
 
@@ -186,7 +186,7 @@ class LatencyTable:
         )
         reader.done()
         if len(table._by_operation) != len(table.entries):
-            raise FileFormatError(f"{where}: an operation is listed twice: measure it anew")
+            raise FileFormatError(f"{where}: an operation is listed twice: measure it again")
         return table
 
 

@@ -39,7 +39,7 @@ class Quantiles:
         found = cls(**{field.name: positive(reader, field.name) for field in fields_of(cls)})
         reader.done()
         if list(astuple(found)) != sorted(astuple(found)):
-            raise FileFormatError(f"{where} does not rise from minimum to maximum: measure it anew")
+            raise FileFormatError(f"{where} does not rise from minimum to maximum: measure again")
         return found
 
     def near(self, other: Quantiles) -> bool:
@@ -94,7 +94,7 @@ class Timing:
             place = f"{where}, {name}_milliseconds"
             if not Quantiles.from_json(fields.take(f"{name}_milliseconds"), place).near(ours):
                 raise FileFormatError(
-                    f"{place} are not the quantiles of its samples: measure the table anew"
+                    f"{place} are not the quantiles of its samples: measure the table again"
                 )
         return timing
 

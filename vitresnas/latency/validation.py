@@ -97,7 +97,7 @@ class Validation:
         reader = Fields(value, where)
         validation = cls(reader.items("pairs", Pair.from_json))
         if not validation.pairs:
-            raise FileFormatError(f"{where} has no pairs: measure the table anew")
+            raise FileFormatError(f"{where} has no pairs: measure the table again")
         for name, ours in validation._summary().items():
             found = reader.number(name)
             if not math.isclose(found, ours, rel_tol=_ROUNDING, abs_tol=_ROUNDING):

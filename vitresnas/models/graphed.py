@@ -27,8 +27,8 @@ class GraphedNetwork:
     def __init__(self, network: Callable[[Tensor], Tensor], images_BCHW: Tensor) -> None:
         if not images_BCHW.is_cuda:
             raise InputError(
-                f"a CUDA graph records work of an NVIDIA GPU and the images are on "
-                f"{images_BCHW.device}: move network and images there, or run the network itself"
+                f"a CUDA graph records work on an NVIDIA GPU and the images are on "
+                f"{images_BCHW.device}: move network and images there, or run the network directly"
             )
         self._images_BCHW = images_BCHW.clone()
         self._graph, self._logits_BK = record(network, self._images_BCHW)
@@ -38,7 +38,7 @@ class GraphedNetwork:
         if _kind(images_BCHW) != _kind(self._images_BCHW):
             raise InputError(
                 f"the images are {_kind(images_BCHW)} and the network was recorded for "
-                f"{_kind(self._images_BCHW)}: fill the batch up, or record another GraphedNetwork"
+                f"{_kind(self._images_BCHW)}: pad the batch, or record another GraphedNetwork"
             )
         self._images_BCHW.copy_(images_BCHW)
         self._graph.replay()

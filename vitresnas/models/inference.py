@@ -77,8 +77,8 @@ class InferenceViTRes(nn.Module):
     def train(self, mode: bool = True) -> InferenceViTRes:
         if mode:
             raise InputError(
-                "a network optimised for inference cannot be trained, its BatchNorm is folded "
-                "away: train the network that it was made from"
+                "a network optimised for inference cannot be trained, because its BatchNorm is "
+                "folded away: train the network that it was made from"
             )
         return super().train(mode)
 

@@ -166,7 +166,7 @@ def _side(img_size: int | Sequence[int] | None, saved: Architecture) -> int:
         return saved.image_size
     sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     if len(set(sides)) != 1:
-        raise InputError(f"img_size is {img_size}: this network reads square images alone")
+        raise InputError(f"img_size is {img_size}: this network reads only square images")
     return sides[0]
 
 

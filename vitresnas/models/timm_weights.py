@@ -42,8 +42,8 @@ def load_teacher(name: str | Path, classes: int, *, pretrained: bool = True) -> 
     found = model.architecture.classes if isinstance(model, ViTRes) else model.num_classes
     if found != classes:
         raise MismatchError(
-            f"the teacher {name} tells {found} classes apart and the data has {classes}: choose a "
-            "teacher that was trained on this data"
+            f"the teacher {name} has {found} classes and the data has {classes}: choose a teacher "
+            "that was trained on this data"
         )
     return model.requires_grad_(False).eval()
 
@@ -89,8 +89,8 @@ def _one_sentence(name: str, weights: str | Path | None, otherwise: str) -> Iter
                 "publishes for this network"
             ) from error
         raise InputError(
-            f"cannot get the pre-trained weights of {name} ({reason}): run this where the network "
-            f"is reached, once, and they stay in the cache; or {otherwise}"
+            f"cannot get the pre-trained weights of {name} ({reason}): run this once with network "
+            f"access, and they stay in the cache; or {otherwise}"
         ) from error
 
 
@@ -117,7 +117,7 @@ def from_timm(network: nn.Module, name: str = "the network") -> ViTRes:
     assert isinstance(found_BK, Tensor)  # a pair is for training
     if not torch.allclose(found_BK, expected_BK, atol=1e-3, rtol=1e-3):
         raise InputError(
-            f"{name} has the weights of a plain DeiT and computes something else with them: give a "
+            f"{name} has the weights of a plain DeiT but computes something else with them: give a "
             "deit_*_patch16_* network"
         )
     return model
@@ -157,7 +157,7 @@ def _architecture(network: Any, state: dict[str, Tensor], name: str) -> Architec
         raise InputError(f"{name} has no classifier: give a network that was trained with one")
     if unknown := [place for place in state if _ours(place) is None]:
         raise InputError(
-            f"{name} has {unknown[0]}, which a plain DeiT has not: give a deit_*_patch16_* network"
+            f"{name} has {unknown[0]}, which a plain DeiT lacks: give a deit_*_patch16_* network"
         )
     width, channels, patch, _ = state["patch_embed.proj.weight"].shape
     heads = network.blocks[0].attn.num_heads

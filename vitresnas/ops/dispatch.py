@@ -129,7 +129,7 @@ def as_given(implementation: Callable[..., Any]) -> Callable[..., Any]:
 def reasons(op: Op, name: str, inputs: Sequence[Tensor] | None = None) -> tuple[str, ...]:
     """Why the backend `name` cannot run `op` at all; without inputs: on this machine's device."""
     if name not in BACKENDS:
-        return (f'"{name}" is no backend: use {", ".join(BACKENDS)}',)
+        return (f'there is no backend "{name}": use {", ".join(BACKENDS)}',)
     backend = next((one for one in op.backends if one.name == name), None)
     if backend is None:
         offered = ", ".join(one.name for one in op.backends)
@@ -195,7 +195,7 @@ def disagreement(op: Op, backend: Backend, device: torch.device) -> tuple[str, .
         if worst < TOLERANCE:
             return ()
         why = f"it disagrees with the reference on {device} by {worst:.1e} of the norm"
-    warnings.warn(f"{op.name}: the {backend.name} kernel steps aside: {why}", stacklevel=2)
+    warnings.warn(f"{op.name}: the {backend.name} kernel is not used: {why}", stacklevel=2)
     return (why,)
 
 

@@ -25,13 +25,13 @@ def refuse(device: str) -> str | None:
     if device.startswith("cuda"):
         if has_triton():
             return None
-        return "needs Triton with a GPU that it can compile for, which is not here: install it"
+        return "needs Triton and a GPU it can compile for, which this machine lacks: install them"
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler:
         wanted = config.cpp.cxx if isinstance(config.cpp.cxx, (list, tuple)) else [config.cpp.cxx]
         names = ", ".join(name for name in wanted if name)
-        return f"needs a C++ compiler ({names}), which is not here: install it"
+        return f"needs a C++ compiler ({names}), which this machine lacks: install it"
     return None
 
 
@@ -61,6 +61,6 @@ RUNTIME = Runtime(
     "compile",
     prepare,
     refuse,
-    notice="compiling takes seconds an operation; what was compiled here before is reused, and so "
-    "is what an interrupted run leaves",
+    notice="compiling takes seconds per operation; what was compiled here before, even by an "
+    "interrupted run, is reused",
 )

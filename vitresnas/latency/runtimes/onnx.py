@@ -64,9 +64,9 @@ def prepare(module: Callable[[Tensor], Any], x: Tensor, operation: Operation | N
     off = float((output.float() - expected.float()).norm() / expected.float().norm())
     if not off <= TOLERANCES[x.dtype]:
         raise InputError(
-            f"onnxruntime computes {what} otherwise than eager (off by {off:.2g} of its norm, "
-            f"{TOLERANCES[x.dtype]} is allowed): its times would be of something else, so use "
-            "another version of onnxruntime, or --runtime eager"
+            f"onnxruntime's result for {what} differs from eager's (by {off:.2g} of its norm, "
+            f"{TOLERANCES[x.dtype]} is allowed), so its times would mean nothing: use another "
+            "version of onnxruntime, or --runtime eager"
         )
     return call
 
