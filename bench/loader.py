@@ -139,10 +139,10 @@ def _recipe(options: Any) -> Recipe:
     if options.batch_size:
         given["batch_size"] = options.batch_size
     if not given.get("data", recipe.data):
-        raise InputError(f"{recipe.name} brings no images: give --data")
+        raise InputError(f"{recipe.name} has no images of its own: give --data")
     foreign = "space" if recipe.task == RETRAIN else "architecture"
     if foreign in given:
-        raise InputError(f"--{foreign} has no meaning for {recipe.name}: leave it out")
+        raise InputError(f"--{foreign} does not apply to {recipe.name}: leave it out")
     return replace(recipe, **given)
 
 

@@ -178,7 +178,7 @@ def _base_recipe(options: Any) -> Recipe:
     given = {name: getattr(options, name) for name in names}
     recipe = replace(recipe, seed=options.seed, **{k: v for k, v in given.items() if v})
     if not recipe.data:
-        raise InputError(f"{recipe.name} brings no images: give --data")
+        raise InputError(f"{recipe.name} has no images of its own: give --data")
     plan = options.out / PLAN
     begun = read_json(plan, PLAN_KIND)["asked"]["recipe"] if plan.exists() else None
     return settled(recipe, choose_place(recipe, options.device).device, begun)

@@ -206,7 +206,7 @@ def score(directory: Path, data: str, *, device: str = "auto") -> JsonObject:
         raise MismatchError(
             f"{data} ({images.id}, {len(images.class_names)} classes) are not the images that "
             f"{directory} was made with ({known}, {classes} classes), so it may have seen their "
-            "test split: give --data those"
+            "test split: give --data the original images"
         )
     found: JsonObject = {
         **asdict(score_model(model, images.test)),
@@ -229,16 +229,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--throughput-target", metavar="N|Nx", help="instead of the search's own")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument("--batch-size", type=int, help="instead of the search's own")
-    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="likewise")
-    parser.add_argument("--runtime", type=runtime_name, help="likewise")
-    parser.add_argument("--threads", type=int, help="likewise")
+    parser.add_argument(
+        "--dtype", choices=("fp32", "bf16", "fp16"), help="instead of the search's own"
+    )
+    parser.add_argument("--runtime", type=runtime_name, help="instead of the search's own")
+    parser.add_argument("--threads", type=int, help="instead of the search's own")
     parser.add_argument(
         "--seconds",
         type=float,
         metavar="S",
-        help="how long to time (15); up to eight times that while the target cannot be decided",
+        help="how long to time (15); up to eight times that while the verdict is undecided",
     )
-    parser.add_argument("--data", help="its images: score the test split, class by class, too")
+    parser.add_argument(
+        "--data", help="also score the model on the test split of these, its images"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     arguments = parser.parse_args(argv)
     from vitresnas.models.model_directory import find_model

@@ -75,7 +75,7 @@ class Request:
             data=self.data or recipe.data,
         )
         if not recipe.data:
-            raise InputError(f"{recipe.name} brings no images: give --data")
+            raise InputError(f"{recipe.name} has no images of its own: give --data")
         return self._settled(recipe)
 
     def retraining(self, architecture: str) -> Recipe:

@@ -71,7 +71,7 @@ def test_near_the_target_it_measures_on_and_the_verdict_is_that_of_the_interval(
     document = json.loads(output.out)
     verdict, speed = document["verdict"], document["speed"]
     assert verdict == judge(speed["relative_interval_95"], 1.0) and code == exit_code(verdict)
-    assert output.err.count("timing on") == speed["looks"] - 1
+    assert output.err.count(" s more, look") == speed["looks"] - 1
     assert speed["looks"] == 4 or verdict != "undecided"
     assert read_card(model)["speed"] == speed
     assert main([str(model), "--seconds", "0"]) == 2

@@ -63,8 +63,8 @@ def test_sixteen_bits_are_scaled_not_cut_off(form):
     ("content", "sentence"),
     [
         (b"", r"it is empty \(0 bytes\)"),
-        (encoded(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "32 bits, mode F"),
-        (encoded(Image.fromarray(GREY.astype(np.int32)), "TIFF"), "32 bits, mode I"),
+        (encoded(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "32-bit pixels, mode F"),
+        (encoded(Image.fromarray(GREY.astype(np.int32)), "TIFF"), "32-bit pixels, mode I"),
         (b"GIF89a and no more", "it"),
     ],
 )

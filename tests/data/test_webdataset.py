@@ -118,7 +118,7 @@ def test_an_index_that_cannot_be_kept_or_is_damaged_is_made_anew(
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     first = load_data(shard.parent, image_size=8)
-    assert "is not kept for the next time: cannot write" in capsys.readouterr().err
+    assert "could not be cached: cannot write" in capsys.readouterr().err
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert load_data(shard.parent, image_size=8).id == first.id
     (kept,) = (tmp_path / "cache").rglob("index.npz")

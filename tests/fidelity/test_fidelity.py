@@ -170,12 +170,12 @@ def test_a_finished_report_trains_nothing_and_another_one_is_refused(
     ]
     assert main([*options, "--json"]) == 0
     said = capsys.readouterr()
-    assert json.loads(said.out)["settings"]["networks"] == 5 and "going on" in said.err
+    assert json.loads(said.out)["settings"]["networks"] == 5 and "resuming" in said.err
     assert (whole / LOG).read_bytes() == before
     with pytest.raises(MismatchError, match="epochs 1, this command's is 2"):
         run(request_of(whole, epochs=2))
     shown = summary(result)
-    assert "Kendall tau" in shown and "stage 2 hidden" in shown and "noise of a seed" in shown
+    assert "Kendall tau" in shown and "stage 2 hidden" in shown and "noise between seeds" in shown
 
 
 def test_exposure_counts_the_draws_that_trained_the_super_network(toy, whole):
@@ -223,7 +223,7 @@ def test_a_super_network_that_does_not_tell_its_training_is_refused(request_of, 
     from vitresnas.supernet.directory import save_supernet
 
     save_supernet(load_supernet(toy), tmp_path / "mute", {"recipe": "none"})
-    with pytest.raises(InputError, match="does not tell how it was trained"):
+    with pytest.raises(InputError, match="does not record how it was trained"):
         run(request_of(tmp_path / "out", supernet=tmp_path / "mute"))
 
 

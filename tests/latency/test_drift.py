@@ -234,7 +234,7 @@ def test_a_disturbance_that_never_ends_is_reported_and_the_times_count_as_they_a
     log, spoilt = _measured(Machine(lambda now: 1.6 if now > 1.5 else 1.0), tmp_path / "log")
     drift = drift_of(log)
     assert drift.stretches and drift.repeated == 0 and drift.left == spoilt > 0
-    assert "still lack a steady moment" in str(drift)
+    assert "still lack enough steady measurements" in str(drift)
     assert all(len(visits) >= 3 for visits in kept("operation", log).values())
 
 

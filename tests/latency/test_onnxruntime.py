@@ -81,7 +81,7 @@ class TestInstalled:
                 self.calls += 1
                 return x * self.calls
 
-        with pytest.raises(InputError, match=r"otherwise than eager .*--runtime eager"):
+        with pytest.raises(InputError, match=r"differs from eager's .*--runtime eager"):
             self.prepare(Calls(), IMAGES)
 
     def test_what_cannot_be_exported_is_told_in_one_sentence(self):

@@ -36,7 +36,7 @@ def test_an_interrupted_run_continues_and_measures_only_the_one_in_flight_again(
     with pytest.raises(KeyboardInterrupt):
         _run(log, {name: call(name, fail_at=10) for name in names}, plan)
     log, message = PartialLog.open(tmp_path / "log", SUBJECT)
-    assert message and "10 measurements are there" in message
+    assert message and "10 measurements so far" in message
     kept = dict(log.visits)
     assert _run(log, {name: call(name) for name in names}, plan) == 3
     assert len(log.visits) == 21 and len(made) == 22

@@ -63,7 +63,7 @@ def test_an_unknown_name_lists_the_devices_with_what_was_measured(root):
     complaint = str(caught.value)
     assert "'h200'" in complaint and "abacus (space small-test bf16 batch 4 eager" in complaint
     assert "slide-rule (" in complaint and "empty" not in complaint
-    with pytest.raises(InputError, match="none lies in"):
+    with pytest.raises(InputError, match="there is none in"):
         find_tables("h200", root / "empty")
 
 

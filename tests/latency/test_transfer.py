@@ -120,7 +120,7 @@ def test_a_condition_is_seeded_from_another_and_full_tables_are_never_replaced(
     assert main([*seeded, "--out", str(moved), "--json"]) == 0
     capsys.readouterr()
     assert main([*seeded, "--out", str(full)]) == 2
-    assert "no transfer replaces" in capsys.readouterr().err
+    assert "a transfer never replaces" in capsys.readouterr().err
     assert (
         main([*common, "--batch-size", "4", "--seconds", "1", "--out", str(full), "--fresh"]) == 0
     )

@@ -121,7 +121,7 @@ def test_a_transferred_table_stands_beside_the_full_one(tmp_path, capsys):
     assert main([str(TINY), "--against", str(TABLE), "--out", str(tmp_path / "x")]) == 2
     assert main([str(SEARCH), "--against", str(TINY), "--out", str(tmp_path / "x")]) == 2
     said = capsys.readouterr().err
-    assert "holds no condition of" in said and "--against is about latency tables" in said
+    assert "holds no condition of" in said and "--against is for latency tables" in said
     assert not (tmp_path / "x").exists()
 
 

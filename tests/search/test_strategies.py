@@ -170,7 +170,7 @@ def test_objectives_that_make_no_front_are_refused(text):
 
 
 def test_objectives_belong_to_nsga2_alone():
-    with pytest.raises(InputError, match="evolution minimises the score alone"):
+    with pytest.raises(InputError, match="evolution minimises only the score"):
         check_strategy("evolution", ("score", "macs"))
     with pytest.raises(InputError, match="no strategy 'annealing'"):
         check_strategy("annealing")

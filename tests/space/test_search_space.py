@@ -252,7 +252,7 @@ STAGE = StageChoices((16, 8), 8, 2, (2, 1), (16, 8), (2,))
         ({"hidden": (8, 8)}, r"hidden choices are \[8, 8\]"),
         ({"hidden": (8, 0)}, "hidden choice 0"),
         ({"skippable": (3,)}, r"skippable positions are \[3\]: .* counted from 1 to 2"),
-        ({"skippable": (2, 1)}, r"skippable positions are \[2, 1\]: list each once, rising"),
+        ({"skippable": (2, 1)}, r"skippable positions are \[2, 1\]: list each once, ascending"),
         ({"blocks": 0, "skippable": ()}, "blocks 0"),
     ],
 )

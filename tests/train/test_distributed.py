@@ -208,7 +208,7 @@ def test_a_part_of_what_torchrun_tells_is_refused(monkeypatch):
 def test_processes_that_never_come_are_named():
     store = HashStore()
     store.set("hello/1", "somebody who is gone")
-    with pytest.raises(WorkerLost, match=r"2 of 3 processes did not come within 0\.1 seconds"):
+    with pytest.raises(WorkerLost, match=r"2 of 3 processes did not connect within 0\.1 seconds"):
         _invite(store, 3, patience=0.1)
 
 

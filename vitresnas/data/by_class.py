@@ -75,5 +75,5 @@ def told_by_class(
     name, right, count = min(known, key=lambda row: row[1])
     return (
         f"test accuracy {mean:.4f}, mean of {len(known)} classes of unequal size; "
-        f"least for {name}: {right:.4f} of {count} images"
+        f"lowest for {name}: {right:.4f} of {count} images"
     )

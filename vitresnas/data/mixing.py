@@ -28,8 +28,8 @@ class Mixing:
     def __post_init__(self) -> None:
         if self.tokens and not (self.mixup > 0 and self.cutmix > 0 and self.probability == 1):
             raise InputError(
-                f"token-level mixing is always on and does both: mixup is {self.mixup}, cutmix "
-                f"{self.cutmix} and probability {self.probability}, use two above 0 and 1"
+                f"token-level mixing always uses both: mixup is {self.mixup}, cutmix {self.cutmix} "
+                f"and probability {self.probability}; use mixup and cutmix above 0, probability 1"
             )
 
     @property

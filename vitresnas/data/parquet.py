@@ -114,8 +114,8 @@ def _read_table(files: list[Path]) -> Any:
     except pyarrow.ArrowException as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{files[0]} and the files of its split differ in their columns ({reason}): write them "
-            "alike"
+            f"{files[0]} and the files of its split differ in their columns ({reason}): write "
+            "them with the same columns"
         ) from None
 
 

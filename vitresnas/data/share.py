@@ -68,7 +68,8 @@ class Share:
         if batch_size % self.pieces:
             raise InputError(
                 f"a batch of {batch_size} cannot be divided equally over {how}: "
-                f"use a --batch-size that is a multiple of {self.pieces}, or other numbers of them"
+                f"use a --batch-size that is a multiple of {self.pieces}, or another number of "
+                "processes or turns"
             )
         if groups % self.pieces and self.pieces % groups:
             raise InputError(

@@ -75,7 +75,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         # 16 bits per pixel, which Pillow would cut off at 255 instead of scaling.
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of 32 bits, mode {image.mode}, have no known white")
+        raise ValueError(f"32-bit pixels, mode {image.mode}, have no known white level")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # or Pillow warns, once per image
     return image.convert("RGB")

@@ -122,7 +122,7 @@ def _remembered_index(shards: list[Path]) -> dict[str, npt.NDArray[Any]]:
             with atomic_path(kept) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **index)
         except StorageError as error:
-            say(f"the index of the shards is not kept for the next time: {error}")
+            say(f"the index of the shards could not be cached: {error}")
     return index
 
 
@@ -139,8 +139,8 @@ def _index(shards: list[Path]) -> dict[str, npt.NDArray[Any]]:
             ) from None
     if not rows:
         raise DataError(
-            f"{shards[0]} holds no labelled images: give every image a neighbour of the same name "
-            "that ends in .cls"
+            f"{shards[0]} holds no labelled images: put a .cls file of the same name beside every "
+            "image"
         )
     columns = zip(*rows, strict=True)
     return {name: np.array(column) for name, column in zip(_COLUMNS, columns, strict=True)}
@@ -203,5 +203,5 @@ def _check_labels(images: ShardImages, classes: int, split: str) -> None:
         shard = images.shards[images.index["shard"][index]]
         raise DataError(
             f"{images.index['key'][index].decode()} in {shard} has the label "
-            f"{images.labels[index]}, expected 0 to {classes - 1} ({split}): mend it or remove it"
+            f"{images.labels[index]}, expected 0 to {classes - 1} ({split}): fix it or remove it"
         )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _WORDS = {
     "negative_log_likelihood": "likelihood",
-    "calibrated": "confidence put right",
+    "calibrated": "calibrated likelihood",
     "accuracy": "accuracy",
 }
 
@@ -29,15 +29,15 @@ def _parser() -> Parser:
         example="vitresnas fidelity --supernet runs/supernet --out runs/fidelity",
     )
     add = parser.add_argument
-    add("--supernet", type=Path, help="a trained super-network; without it, the one of a search")
-    add("--space", default="digits", help="whose super-network, where none is given")
+    add("--supernet", type=Path, help="a trained super-network; without it, the one a search makes")
+    add("--space", default="digits", help="space of the super-network, if none is given (digits)")
     add("--data", help="what it was trained on: digits (default), or a folder")
-    add("--networks", type=int, default=16, help="how many are trained alone (default 16)")
-    add("--epochs", type=int, default=6, help="for how long each (default 6)")
-    add("--repeats", type=int, default=3, help="how many are trained from several seeds (3)")
-    add("--seeds", type=int, default=3, help="from how many seeds these (default 3)")
-    add("--seed", type=int, default=0, help="of every random choice (default 0)")
-    add("--workers", type=int, help="trainings at a time (default: the cores, 1 on a GPU)")
+    add("--networks", type=int, default=16, help="how many to train alone (default 16)")
+    add("--epochs", type=int, default=6, help="epochs of each training (default 6)")
+    add("--repeats", type=int, default=3, help="how many of them to train from several seeds (3)")
+    add("--seeds", type=int, default=3, help="from how many seeds (default 3)")
+    add("--seed", type=int, default=0, help="seed of every random choice (default 0)")
+    add("--workers", type=int, help="trainings at a time (default: one per core, 1 on a GPU)")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add("--out", type=Path, default=Path("runs/fidelity"), help="folder (default runs/fidelity)")
     add("--json", action="store_true", help="print the result as one JSON document on stdout")
@@ -74,7 +74,7 @@ def summary(result: FidelityResult) -> str:
     text += [f"  {_WORDS[one.measure]:<22}{one}" for one in found]
     noise = found[0].noise
     if noise is not None:
-        text.append(f"  {'noise of a seed':<22}{100 * noise:.1f} % of the likelihood")
+        text.append(f"  {'noise between seeds':<22}{100 * noise:.1f} % of the likelihood")
     text.append(f"  {'likelihood depends on':<22}{result.influence[0]}")
     text.append("  every choice: its share of the super-network's training, its mean likelihood")
     text += [f"    {line}" for line in lines(result.exposure)]

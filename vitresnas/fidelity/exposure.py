@@ -45,7 +45,7 @@ class Exposure:
 @dataclass(frozen=True)
 class Influence:
     """The share of the variance of the probes' scores that lies between the values of one choice
-    (the correlation ratio), as they are and with the confidence put right."""
+    (the correlation ratio), as they are and calibrated."""
 
     stage: int
     kind: str
@@ -56,7 +56,7 @@ class Influence:
         what = "width" if self.kind == "width" else "number of blocks"
         return (
             f"{what} of stage {self.stage}: {100 * self.negative_log_likelihood:.0f} % of the "
-            f"variance, {100 * self.calibrated:.0f} % with the confidence put right"
+            f"variance, {100 * self.calibrated:.0f} % once calibrated"
         )
 
     def to_json(self) -> JsonObject:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 TITLES = {
     "negative_log_likelihood": "Likelihood",
-    "calibrated": "Likelihood, confidence put right",
+    "calibrated": "Likelihood, calibrated",
 }
 
 

@@ -112,8 +112,8 @@ def _supernet(request: FidelityRequest, device: str) -> tuple[Supernet, Recipe, 
     found = recipe_of(read_card(path))
     if found is None:
         raise InputError(
-            f"the super-network in {path} does not tell how it was trained, so its networks cannot "
-            "be trained alike: train one with `vitresnas train`"
+            f"the super-network in {path} does not record how it was trained, so its networks "
+            "cannot be trained the same way: train one with `vitresnas train`"
         )
     return supernet, found, data
 
@@ -179,7 +179,7 @@ def _train(
         workers,
     )
     if known:
-        say(f"{len(jobs) - len(left)} of {len(jobs)} trainings are in {log}: going on")
+        say(f"{len(jobs) - len(left)} of {len(jobs)} trainings are in {log}: resuming")
     work = {job.key: job.work for job in jobs}
     done = len(jobs) - len(left)
     with TrainingProgress("fidelity", [job.work for job in jobs], 1, done) as progress:

@@ -54,8 +54,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="vitresnas quickstart",
         description="Look at the images, measure this device, plan super-network, search and "
-        "retraining for the time given, print the plan and run it. Nothing is asked; interrupted "
-        "or killed, the same command goes on.",
+        "retraining for the time given, print the plan and run it. It asks no questions; if "
+        "interrupted or killed, the same command resumes.",
         example="vitresnas quickstart --data photos --throughput-target 2x --hours 4 --out mine",
     )
     add = parser.add_argument
@@ -69,19 +69,19 @@ def _parser() -> Parser:
     add("--hours", type=float, default=1.0, help="for everything together (1); 0.1 is six minutes")
     add("--space", help="a space by name or file; without it the plan derives one")
     add("--image-size", type=int, help="side in pixels; without it the plan chooses")
-    add("--batch-size", type=int, help="images per batch when timed (CPU: 32 or 8; GPU: 128)")
-    add("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="when timed (fp32)")
+    add("--batch-size", type=int, help="images per batch, for timing (CPU: 32 or 8; GPU: 128)")
+    add("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="for timing (fp32)")
     add("--runtime", type=runtime_name, default="eager", help=", ".join(runtime_names()))
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    add("--seed", type=int, default=0, help="of every random choice (0)")
+    add("--seed", type=int, default=0, help="seed of every random choice (0)")
     add(
         "--unreadable-share",
         type=float,
         default=0.02,
-        help="of the images of a split that may be left out as unreadable (0.02)",
+        help="share of a split that may be left out as unreadable (0.02)",
     )
     add("--out", type=Path, default=Path("runs/quickstart"), help="folder (runs/quickstart)")
-    add("--plan-only", action="store_true", help="keep and print the plan; run it another time")
+    add("--plan-only", action="store_true", help="only print and save the plan")
     add("--json", action="store_true", help="plan or result as one JSON document on stdout")
     return parser
 

@@ -27,7 +27,7 @@ from vitresnas.train.recipe import Recipe
 
 PLAN, SPACE = "quickstart_plan.json", "space.json"
 KIND = "quickstart_plan"
-LOOKING = 0.03, 300.0  # of the time given, and in seconds: at most, for reading every image once
+LOOKING = 0.03, 300.0  # of the time given, and in seconds: at most, for reading the images once
 UNREADABLE_SHARE = 0.02  # a folder of own images has a broken one more often than ImageNet
 
 
@@ -51,7 +51,9 @@ class Request:
         Target.parse(self.target)
         TableRequest(dtype=self.dtype, runtime=self.runtime)  # refuses what cannot be timed
         if not 0 < self.hours < 10_000:
-            raise InputError(f"hours is {self.hours:g}: use a number above 0, as in 0.5")
+            raise InputError(
+                f"hours is {self.hours:g}: use a number above 0 and below 10,000, as in 0.5"
+            )
         if not 0 <= self.unreadable_share < 1:
             raise InputError(f"unreadable_share is {self.unreadable_share:g}: use 0 to below 1")
         if self.space is not None and self.image_size is not None:
@@ -140,9 +142,9 @@ class Plan:
             f"search         about {seconds['search']}: {self.request.target}, finalists timed",
             f"retraining     about {seconds['retrain']}: "
             f"{counted(timing.retrain_epochs, 'epoch')} if the network found is half the work of "
-            "the largest; counted anew then",
+            "the largest; recomputed then",
             f"verification   about {seconds['verify']}; up to "
-            f"{clock(sum(LENGTHS) * timing.seconds['verify'])} while it is too near to tell",
+            f"{clock(sum(LENGTHS) * timing.seconds['verify'])} while it is too close to call",
             f"in all         about {clock(timing.total)} of {clock(3600 * self.request.hours)}, "
             f"into {out}",
         ]

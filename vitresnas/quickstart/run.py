@@ -48,7 +48,7 @@ def run(plan: Plan, out: Path) -> QuickstartResult:
     with locked(out):
         finished = QuickstartResult.load(out)
         if finished is not None:
-            say(f"{out} holds this quickstart, finished: nothing was done again")
+            say(f"{out} already holds this quickstart, finished: nothing to do")
             return finished
         table = _table(plan, out)
         request = _search_request(plan, out)
@@ -128,7 +128,7 @@ def _retraining(plan: Plan, out: Path, spent: float) -> tuple[Recipe, float]:
         )
 
     if not path.exists():
-        say("timing the network that was found, to count its epochs")
+        say("timing the network that was found, to choose its epochs")
         found = look(recipe(plan.schedule.retrain_epochs), device=plan.request.device)
         epoch = found.seconds / plan.schedule.retrain_epochs
         left = USABLE * 3600 * plan.request.hours - spent - plan.schedule.seconds["verify"]

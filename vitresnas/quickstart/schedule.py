@@ -37,7 +37,7 @@ _VERIFY_CALLS = 2 * 10 * (1 + 0.5)
 @dataclass(frozen=True)
 class Schedule:
     """Seconds by stage, and the settings they come from. retrain_epochs is for a network of half
-    the largest one's MACs; the epochs are counted anew once the network is found."""
+    the largest one's MACs; the epochs are recomputed once the network is found."""
 
     supernet_epochs: int
     retrain_epochs: int

@@ -1,4 +1,4 @@
-"""What the images are: every one is read once, so that a broken one is found before training."""
+"""What the images are: as many as time allows are read, so that broken ones are found early."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def survey(spec: str, unreadable_share: float = UNREADABLE_SHARE, seconds: float
         grey = grey and all(look[1] for look in looks if not isinstance(look, str))
         unread += len(part[1]) - len(looks)
     if not sides:
-        raise DataError(f"not one image of {source.name} can be read: give other --data")
+        raise DataError(
+            f"none of the images of {source.name} can be read: check them, or give other --data"
+        )
     if unread:
         notes += (f"{unread} images were not looked at: there are many, and time is short",)
     return Survey(

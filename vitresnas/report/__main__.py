@@ -31,10 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--against",
         type=Path,
         metavar="FILE",
-        help="another latency table of the same condition, to stand beside (a transferred one)",
+        help="another latency table of the same condition to show beside it, as a transferred one",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html beside it")
-    parser.add_argument("--json", action="store_true", help="print where it lies as JSON")
+    parser.add_argument("--json", action="store_true", help="print its path as JSON")
     arguments = parser.parse_args(argv)
     page = render_report(arguments.path, arguments.against)
     folder = arguments.path if arguments.path.is_dir() else arguments.path.parent

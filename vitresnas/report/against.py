@@ -26,8 +26,8 @@ def beside(
     shared = [one for one in tables if one.condition.key in by_key]
     if not shared:
         raise InputError(
-            f"{names[1]} holds no condition of {names[0]}, so their errors cannot stand side by "
-            f"side: give a table of {tables[0].condition}"
+            f"{names[1]} holds no condition of {names[0]}, so their errors cannot be "
+            f"compared: give a table of {tables[0].condition}"
         )
     return {one.condition.key: _section(one, by_key[one.condition.key], names) for one in shared}
 
@@ -40,7 +40,7 @@ def _section(ours: LatencyTable, theirs: LatencyTable, names: tuple[str, str]) -
         f"Beside {names[1]}",
         text(
             f"Both tables on the {len(networks.pairs)} held-out networks that {names[judge]} "
-            "measured under this condition; neither was fitted on them."
+            "measured under this condition; neither was fitted to them."
         ),
         table(
             ("table", "mean error, %", "worst, %", "Kendall tau", "made"),

@@ -116,7 +116,7 @@ def _residuals(spaced: Validation, uniform: Validation) -> Chart:
         Axis("measured, ms", log=True),
         Axis("predicted against measured, %", zero=True),
         _both(spaced, uniform, error),
-        "A slope or a bend would be something that the correction does not know.",
+        "A slope or a bend would be something that the correction misses.",
     )
 
 
@@ -145,7 +145,7 @@ def _macs_chart(
         Axis("multiply-accumulates", log=True),
         Axis("measured, ms", log=True),
         (Series("networks of the space" if existing else "", points), *existing),
-        f"Ordered by MACs, {wrong:.1f} % of all pairs of networks stand in the wrong order; "
+        f"Ordered by MACs, {wrong:.1f} % of all pairs of networks are in the wrong order; "
         f"ordered by this table, {ours:.1f} %.",
     )
 
@@ -173,7 +173,7 @@ def _drift(pairs: Sequence[Pair]) -> Chart:
             Series("one network, one round", dots, colour="quiet"),
             Series("median of the round", level, style="line", colour="strong"),
         ),
-        "A level line means that the machine did not drift while it was measured.",
+        "A level line means that the machine did not drift while measuring.",
     )
 
 

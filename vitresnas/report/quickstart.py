@@ -42,10 +42,10 @@ def quickstart_page(path: Path) -> str:
             tiles(*_tiles(result)),
             _classes(result),
             section("Time", _time(result, plan)),
-            section("Where it lies", facts(files), text(f"More on each part: {pages}.")),
+            section("Where it is", facts(files), text(f"More on each part: {pages}.")),
             columns(
                 section("The images", facts(plan.get("images", {}))),
-                section("What was asked", facts(plan.get("request", {}))),
+                section("The request", facts(plan.get("request", {}))),
             ),
         ),
         badge=result["verdict"],

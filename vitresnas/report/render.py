@@ -27,7 +27,7 @@ def render_report(path: str | Path, against: str | Path | None = None) -> str:
     found = _file(Path(path))
     kind = kind_of(found)
     if against is not None and kind != "latency_table":
-        raise InputError(f"--against is about latency tables and {found} is a {kind}: leave it out")
+        raise InputError(f"--against is for latency tables and {found} is a {kind}: leave it out")
     if kind == "latency_table":
         tables = load_tables(found)
         if against is None:

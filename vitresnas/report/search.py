@@ -215,7 +215,7 @@ def _seconds(result: SearchResult) -> str:
         if name in result.seconds
     ]
     return "<h3>Where the time went</h3>" + table(
-        ("", "took", "share"), [*rows, ("all told", duration(total), "")]
+        ("", "took", "share"), [*rows, ("in all", duration(total), "")]
     )
 
 

@@ -132,7 +132,7 @@ def _charts(run: Run) -> Iterator[Chart]:
         Axis("cross-entropy"),
         tuple(_coloured(losses)),
         "The training loss is of mixed and augmented images with soft labels, the hold-out's of "
-        "plain ones: they are not on one scale.",
+        "plain ones: the two are not comparable.",
         verticals=tuple(_setbacks(run)),
     )
     accuracies = [

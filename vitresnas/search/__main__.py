@@ -67,10 +67,10 @@ def _parser() -> Parser:
         help="a measured table, or a device whose table comes with vitresnas "
         f"({', '.join(shipped_devices())}); without it this machine is measured",
     )
-    add("--batch-size", type=_WholeNumber(1), help="images per batch when timed")
-    add("--dtype", choices=("fp32", "bf16", "fp16"), help="number type when timed")
+    add("--batch-size", type=_WholeNumber(1), help="images per batch, for timing")
+    add("--dtype", choices=("fp32", "bf16", "fp16"), help="number type, for timing")
     add("--runtime", type=runtime_name, help=", ".join(runtime_names()))
-    add("--threads", type=_WholeNumber(1), help="CPU threads when timed")
+    add("--threads", type=_WholeNumber(1), help="CPU threads, for timing")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add("--strategy", choices=tuple(STRATEGIES), default="evolution", help="default evolution")
     add(
@@ -82,8 +82,7 @@ def _parser() -> Parser:
     add(
         "--objectives",
         metavar="NAME,NAME",
-        help="what a front of nsga2 is over (default score,throughput); "
-        f"names: {', '.join(OBJECTIVES)}",
+        help=f"what nsga2 trades off (default score,throughput); names: {', '.join(OBJECTIVES)}",
     )
     add(
         "--constraint",
@@ -98,15 +97,15 @@ def _parser() -> Parser:
         default=[],
         metavar="MODEL",
         help="time a timm model beside the finalists, as in deit_small_patch16_224, at its own "
-        "image size or as NAME@SIZE; several by commas or repeated",
+        "image size or as NAME@SIZE; separate several by commas, or repeat the option",
     )
-    add("--seed", type=_WholeNumber(0), default=0, help="of every random choice (default 0)")
+    add("--seed", type=_WholeNumber(0), default=0, help="seed of every random choice (default 0)")
     add("--out", type=Path, default=Path("runs/search"), help="folder (default runs/search)")
     add("--log", type=Path, help="evaluation log to share with other searches (default in --out)")
     add(
         "--accept-foreign-table",
         action="store_true",
-        help='search for the device of a file measured elsewhere; the verdict is "unproven"',
+        help='accept a table file measured on another device; the verdict is "unproven"',
     )
     add(
         "--proof-seconds",
@@ -121,7 +120,7 @@ def _parser() -> Parser:
         default=0.0,
         metavar="P",
         help="percent by which predictions should exceed the throughput target, as in 2, so that "
-        "later measurements agree with the proof (default 0); no verdict depends on it",
+        "later measurements agree with the proof (default 0); the verdict is still the target's",
     )
     add(
         "--finetune-top",
@@ -130,7 +129,7 @@ def _parser() -> Parser:
         metavar="K",
         help="train the K best finalists a little further before the final choice (default 0)",
     )
-    add("--finetune-epochs", type=_WholeNumber(1), default=3, help="for how long (default 3)")
+    add("--finetune-epochs", type=_WholeNumber(1), default=3, help="epochs of that (default 3)")
     add("--json", action="store_true", help="print the result as one JSON document on stdout")
     return parser
 

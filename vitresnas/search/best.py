@@ -124,7 +124,7 @@ def summary(found: Finalist, constraints: Sequence[Constraint], images: int = 0)
     if candidate.score.accuracy is not None:
         lines[0] += f", accuracy {candidate.score.accuracy:.4f}"
     if images:
-        lines[0] += f", estimated: it met {candidate.score.images} of {images} images"
+        lines[0] += f", estimated: it saw {candidate.score.images} of {images} images"
     lines += [f"  {one}: predicted {candidate.cost(one.name):,.6g}" for one in constraints]
     if found.speed:
         low, high = found.speed.interval_95

@@ -121,7 +121,7 @@ def costs_of(
 def table_costs(throughput: Throughput | None, name: str) -> TableCosts:
     """The predictor as one that tells table costs, too. Raises InputError where it is none."""
     if throughput is None or not hasattr(throughput, "cost_reach"):
-        raise InputError(f"{name} is known from a latency table alone: give --latency-table FILE")
+        raise InputError(f"{name} is only known from a latency table: give --latency-table FILE")
     return cast(TableCosts, throughput)
 
 

@@ -93,6 +93,6 @@ def _as_score(found: Score | float, architecture: Architecture) -> Score:
     if not score.finite:
         raise InputError(
             f"the score of architecture {architecture.id} is {score.negative_log_likelihood}: "
-            "its super-network has weights that are not numbers; train it again"
+            "its super-network has weights that are not finite; train it again"
         )
     return score

@@ -260,7 +260,7 @@ def _say_difference(job: Job) -> None:
     elif job.difference:
         say(
             "warning: the latency table is of this device in another state "
-            f"({in_words(job.difference)}): predictions may be off, which the proof will tell"
+            f"({in_words(job.difference)}): predictions may be off, which the proof will show"
         )
 
 

@@ -91,8 +91,8 @@ class ContextLog:
         schema, found = fields.take("schema", default=None), fields.take("scores_of", default=None)
         if schema != self.schema or not isinstance(found, dict):
             raise FileFormatError(
-                f'{where}: expected {{"schema": "{self.schema}", "scores_of": ...}}: this is no '
-                f"{self.what} of this version; choose another file"
+                f'{where}: expected {{"schema": "{self.schema}", "scores_of": ...}}: this is not '
+                f"a {self.what} of this version; choose another file"
             )
         theirs, ours = flattened(found), flattened(self._context)
         for name in (*ours, *theirs):

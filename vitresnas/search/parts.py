@@ -88,7 +88,7 @@ class Parts(ContextLog):
         return -(-self.images // BLOCK)
 
     def block(self, architectures: Sequence[Architecture], number: int) -> list[Part]:
-        """What every network makes of one block. Raises InputError where a loss is no number."""
+        """What every network makes of one block. Raises InputError where a loss is not finite."""
         starts = range(0, len(architectures), NETWORKS_PER_PASS)
         passes = [architectures[start : start + NETWORKS_PER_PASS] for start in starts]
         if self._workers == 1:
@@ -117,8 +117,8 @@ class Parts(ContextLog):
         short = part.losses.astype("<f4")
         if not np.isfinite(short).all():
             raise InputError(
-                f"a loss of architecture {identifier} is not a number: its super-network has "
-                "weights that are not numbers; train it again"
+                f"a loss of architecture {identifier} is not finite: its super-network has "
+                "weights that are not finite; train it again"
             )
         record = {
             "id": identifier,
@@ -136,7 +136,7 @@ class Parts(ContextLog):
             losses = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
         except ValueError as error:
             raise FileFormatError(
-                f"{where}: losses are no numbers ({error}): remove the line"
+                f"{where}: losses are not numbers ({error}): remove the line"
             ) from None
         images = min(BLOCK, self.images - number * BLOCK)
         if len(losses) != images or correct > images:

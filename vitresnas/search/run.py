@@ -84,7 +84,7 @@ def run(
         finished = _read_finished(request.out)
         claim_folder(request.out, settings)
         if finished:
-            say(f"{request.out} holds this search, finished: nothing was done again")
+            say(f"{request.out} already holds this search, finished: nothing to do")
             return finished
         result = _search_and_prove(
             job, supernet, supernet_path, context, settings, workers or Workers()

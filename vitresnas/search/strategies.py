@@ -35,7 +35,7 @@ def check_strategy(name: str, objectives: tuple[str, ...] = ()) -> None:
     if name == Nsga2.name and find_spec("pymoo") is None:
         raise InputError(f"the strategy nsga2 needs pymoo: {how_to_install('nsga2')}")
     if objectives and name != Nsga2.name:
-        raise InputError(f"the strategy {name} minimises the score alone: leave objectives out")
+        raise InputError(f"the strategy {name} minimises only the score: leave objectives out")
     if objectives:
         check_objectives(objectives)
 

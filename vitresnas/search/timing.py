@@ -100,8 +100,8 @@ def time_until_decided(
     def announce(times: Mapping[str, Measurement], number: int) -> None:
         low, high = interval(times)
         say(
-            f"{target} lies between {low:,.4g} and {high:,.4g}: timing on for about "
-            f"{seconds * LENGTHS[number - 1]:.3g} s, look {number} of at most {len(LENGTHS)}"
+            f"{target} lies between {low:,.4g} and {high:,.4g}: timing for about "
+            f"{seconds * LENGTHS[number - 1]:.3g} s more, look {number} of at most {len(LENGTHS)}"
         )
 
     return measure_until(decided, measure, announce)
@@ -121,7 +121,7 @@ def remembered(timer: Timer, path: Path, models: Sequence[ExistingModel] = ()) -
         priority = fields.text("priority")
         fields.done()
         if not isinstance(ids, list) or not isinstance(rows, list) or len(ids) != len(rows):
-            raise FileFormatError(f"line {number} of {path} is no measurement: remove the file")
+            raise FileFormatError(f"line {number} of {path} is not a measurement: remove the file")
         cells = (Fields({"milliseconds": row}, f"{path}, line {number}") for row in rows)
         known[tuple(ids)] = [
             Measurement(take_samples(cell, "milliseconds"), priority) for cell in cells

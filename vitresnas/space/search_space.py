@@ -53,7 +53,7 @@ class StageChoices:
         if list(self.skippable) != sorted(set(self.skippable) & set(range(1, self.blocks + 1))):
             raise SpaceError(
                 f"skippable positions are {list(self.skippable)}: "
-                f"list each once, rising, counted from 1 to {self.blocks}"
+                f"list each once, ascending, counted from 1 to {self.blocks}"
             )
 
     def may_skip(self, position: int) -> bool:

@@ -64,7 +64,7 @@ def _parser() -> Parser:
     parser.add_argument("--recipe", required=True, help="what to train and how, by name")
     parser.add_argument("--data", help="digits, or a folder of images, Parquet files or shards")
     parser.add_argument(
-        "--unreadable-share", type=float, help="of the images that may be left out (default: 0.001)"
+        "--unreadable-share", type=float, help="of images that may be unreadable (default: 0.001)"
     )
     parser.add_argument(
         "--sampling", choices=("shuffled", "balanced"), help="balanced: every class equally often"
@@ -72,20 +72,22 @@ def _parser() -> Parser:
     parser.add_argument("--space", help="super-networks: a space by name or file")
     parser.add_argument(
         "--architecture",
-        help="retraining: the network, by file or name; timm:NAME@SIZE trains one of timm",
+        help="retraining: the network, by file or name; timm:NAME@SIZE trains a timm network",
     )
     parser.add_argument(
-        "--init", choices=("inherited", "random", "trained"), help="retraining: its weights"
+        "--init",
+        choices=("inherited", "random", "trained"),
+        help="retraining: weights to start from",
     )
     parser.add_argument("--supernet", help="the super-network that inherited weights come from")
     parser.add_argument("--image-size", type=int, help="retraining: the side of the images")
-    parser.add_argument("--teacher", help="retraining: a network of timm, or a model directory")
+    parser.add_argument("--teacher", help="retraining: a timm network, or a model directory")
     parser.add_argument(
-        "--distillation", choices=("hard", "soft"), help="what is learned from the teacher"
+        "--distillation", choices=("hard", "soft"), help="what to learn from the teacher"
     )
     parser.add_argument("--drop-path", type=float, help="stochastic depth of the last block")
     parser.add_argument(
-        "--layer-decay", type=float, help="retraining: rates fall towards the image"
+        "--layer-decay", type=float, help="retraining: a layer's learning rate over the next one's"
     )
     parser.add_argument("--out", help="the folder to write (default: runs/RECIPE)")
     parser.add_argument(
@@ -98,7 +100,7 @@ def _parser() -> Parser:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument(
-        "--accumulation", type=int, help="turns at a batch that does not fit into memory"
+        "--accumulation", type=int, help="split a batch that does not fit into memory into turns"
     )
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"))
@@ -113,12 +115,12 @@ def _parser() -> Parser:
         "--checkpoint-seconds",
         type=float,
         default=15.0,
-        help="between checkpoints (default: 15; 0: after every step)",
+        help="seconds between checkpoints (default: 15; 0: after every step)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what it is and how long it takes"
+        "--dry-run", action="store_true", help="train nothing; print model, memory and time"
     )
-    parser.add_argument("--wandb", metavar="PROJECT", help="show it in Weights & Biases as well")
+    parser.add_argument("--wandb", metavar="PROJECT", help="also show the run in Weights & Biases")
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     return parser
 
@@ -137,7 +139,7 @@ def _override(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     for name in foreign:
         if name in given:
             raise InputError(
-                f"--{name.replace('_', '-')} has no meaning for {recipe.name}, a recipe of the "
+                f"--{name.replace('_', '-')} does not apply to {recipe.name}, a recipe of the "
                 f"kind {recipe.task}: leave it out, or choose another recipe"
             )
     if recipe.task == RETRAIN and "architecture" not in given:

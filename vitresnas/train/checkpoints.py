@@ -106,11 +106,11 @@ def _read(path: Path) -> dict[str, Any]:
     line, _, rest = content.partition(b"\n")
     magic, _, checksum = line.partition(b" ")
     if magic != MAGIC.encode():
-        raise FileFormatError(f"{path} is not a checkpoint of this vitresnas: remove it")
+        raise FileFormatError(f"{path} is not a checkpoint of this version of vitresnas: remove it")
     if hashlib.sha256(rest).hexdigest().encode() != checksum:
         raise FileFormatError(
             f"the checkpoint {path} is damaged (its checksum does not match): remove it, and the "
-            "same command goes on from the one before, or from the start"
+            "same command resumes from the one before, or from the start"
         )
     try:
         state = torch.load(io.BytesIO(rest), map_location="cpu", weights_only=True)
@@ -122,7 +122,7 @@ def _read(path: Path) -> dict[str, Any]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FileFormatError(f"cannot read the checkpoint {path} ({reason}): remove it") from None
     if not isinstance(state, dict) or not {"run", "steps"} <= state.keys():
-        raise FileFormatError(f"{path} is not a checkpoint of this vitresnas: remove it")
+        raise FileFormatError(f"{path} is not a checkpoint of this version of vitresnas: remove it")
     return state
 
 

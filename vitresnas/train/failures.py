@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from vitresnas.errors import InputError, VitresnasError, WorkerLost
 
-_GO_ON = "the same command, or torchrun --max-restarts, goes on from the last checkpoint"
+_GO_ON = "the same command, or torchrun --max-restarts, resumes from the last checkpoint"
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate")
 _NO_SHARED_MEMORY = ("shared memory", "(shm)", "</torch_")
 
@@ -44,13 +44,13 @@ def _named(error: RuntimeError) -> VitresnasError | None:
         )
     if isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in _NO_MEMORY):
         return InputError(
-            f"not enough memory ({lines[0][:200]}): give a smaller --batch-size, or take each "
-            "batch in turns (--accumulation), with another --out"
+            f"not enough memory ({lines[0][:200]}): give a smaller --batch-size, or split each "
+            "batch into turns (--accumulation), with another --out"
         )
     if "RANK" in os.environ and _is_of_a_connection(error, text):
         return WorkerLost(
             f"process {os.environ['RANK']} lost contact with another process of this run "
-            f"({lines[0][:200]}): look for what ended that one; {_GO_ON}"
+            f"({lines[0][:200]}): find out what ended that one; {_GO_ON}"
         )
     return None
 

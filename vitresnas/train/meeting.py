@@ -35,8 +35,8 @@ def _invite(store: Store, size: int, patience: float = _PATIENCE_SECONDS) -> str
     while (heard := store.add(f"{attempt}/heard", 0)) < size - 1:
         if time.monotonic() > deadline:
             raise WorkerLost(
-                f"{size - 1 - heard} of {size} processes did not come within {patience:g} seconds: "
-                "look for what ended them, and start all of them again"
+                f"{size - 1 - heard} of {size} processes did not connect within {patience:g} "
+                "seconds: find out what ended them, and start all of them again"
             )
         for rank in range(1, size):
             if store.check([f"hello/{rank}"]):

@@ -105,7 +105,9 @@ class Recipe:
         if not 0 < self.temperature < math.inf:
             raise InputError(f"temperature is {self.temperature}: use a number above 0")
         if self.teacher and self.mixing.tokens:
-            raise InputError("a teacher says nothing about tokens: use one of it and token labels")
+            raise InputError(
+                "a teacher gives no token labels: use either a teacher or token-level mixing"
+            )
         if self.init == "inherited" and not self.supernet:
             raise InputError(
                 "inherited weights need a super-network to inherit from: add --supernet DIR, "
@@ -115,8 +117,8 @@ class Recipe:
             self.init != "random" or self.image_size or self.teacher or self.mixing.tokens
         ):
             raise InputError(
-                f"{self.architecture} is trained as timm has it: leave out weights to start from, "
-                "--image-size, a teacher and labels of tokens"
+                f"{self.architecture} is trained as timm has it: use --init random, and leave out "
+                "--image-size, a teacher and token-level mixing"
             )
         check_sampling(self.sampling)
         if self.dtype not in (AUTO, "fp32", "bf16"):

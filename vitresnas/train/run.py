@@ -74,7 +74,7 @@ def _compare(world: World, identity: JsonObject) -> None:
         if difference:
             raise MismatchError(
                 f"process {world.rank} of this run would train with other files than process 0 "
-                f"({difference}): give all machines the same"
+                f"({difference}): give all machines the same files"
             )
 
     world.together(refuse)
@@ -113,8 +113,8 @@ def run_identity(recipe: Recipe, data: Data, task: Task) -> JsonObject:
 def _prepare(recipe: Recipe) -> tuple[Data, Task]:
     if not recipe.data:
         raise InputError(
-            f"{recipe.name} brings no images: give --data a folder with one folder of images per "
-            "class, or a folder of Parquet files or of WebDataset shards"
+            f"{recipe.name} has no images of its own: give --data a folder with one folder of "
+            "images per class, or a folder of Parquet files or of WebDataset shards"
         )
     data = _read(recipe)
     return data, create_task(recipe, data)

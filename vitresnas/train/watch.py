@@ -98,7 +98,7 @@ class Watch:
 
     def _unusual(self, value: float) -> str:
         if not math.isfinite(value):
-            return ", no number to learn from,"
+            return " (not finite)"
         if len(self._recent) < LEAST_RECENT:
             return ""
         median = statistics.median(self._recent)
