@@ -1,4 +1,4 @@
-"""How well inherited weights rank networks: a few are trained alone and both orders compared.
+"""How well inherited weights rank networks: train a few alone and compare the two rankings.
 
 python -m vitresnas.fidelity
 """

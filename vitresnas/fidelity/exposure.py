@@ -26,8 +26,8 @@ class Exposure:
     """A choice of a stage, its share of the training's draws, and the networks that use it.
 
     kind: "width" of the stage, "kept" (value: blocks that are not skipped), "heads" and "hidden" of
-    its blocks; skipped blocks draw none. The likelihoods (negative, nats; `calibrated` with the
-    confidence put right) are means over the uses among probes, None where none uses it.
+    its blocks; skipped blocks draw none. The likelihoods (negative, nats; `calibrated`: at every
+    network's best temperature) are means over the uses among probes, None where none uses it.
     """
 
     stage: int

@@ -92,7 +92,7 @@ def _body(name: str, architecture: Architecture, card: Mapping[str, Any]) -> Ite
         "A multi-stage vision transformer with residual spatial reductions "
         "([ViT-ResNAS](https://arxiv.org/abs/2109.00642)), for images of "
         f"{side}x{side} pixels and {architecture.classes} classes: "
-        f"{card['parameters']:,} parameters, {card['macs']:,} multiply-accumulates an image.\n"
+        f"{card['parameters']:,} parameters, {card['macs']:,} multiply-accumulates per image.\n"
     )
     yield from _table("What was measured", _measured(card))
     yield from _table("Where it comes from", _origin(card))
@@ -102,9 +102,9 @@ def _body(name: str, architecture: Architecture, card: Mapping[str, Any]) -> Ite
         "```python\nimport timm\nimport vitresnas.models  # registers the network\n\n"
         f'model = timm.create_model("hf-hub:{repo}", pretrained=True).eval()\n'
         "```\n\n"
-        f'`"local-dir:FOLDER"` in place of `"hf-hub:{repo}"` reads a copy on the disk, and '
+        f'`"local-dir:FOLDER"` in place of `"hf-hub:{repo}"` reads a local copy, and '
         "`features_only=True` gives the feature maps of its stages. Images are normalised with "
-        "ImageNet's mean and deviation.\n"
+        "ImageNet's mean and standard deviation.\n"
     )
     if names := card.get("class_names"):
         yield "Classes, in order: " + ", ".join(map(str, names)) + ".\n"

@@ -2,8 +2,8 @@
 
 python -m vitresnas.search --throughput-target 2x
 
-Under `torchrun --nproc-per-node N -m vitresnas.search ...` N processes score candidates side by
-side; the result is the same.
+Under `torchrun --nproc-per-node N -m vitresnas.search ...` N processes score candidates in
+parallel; the result is the same.
 """
 
 from __future__ import annotations

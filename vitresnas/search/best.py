@@ -1,9 +1,9 @@
-"""vitresnas best: "the best under X" out of a finished search, without searching again.
+"""The best network of a finished search under other bounds, without searching again.
 
     vitresnas best runs/search --constraint macs=10M --constraint parameters=2M
 
-A search keeps every candidate with all the costs that its latency table tells, so another bound is
-a look into its result. What was found is predicted; it was timed only if it was a finalist.
+A search stores every candidate with all the costs its latency table predicts, so another bound is a
+look-up in its result. Only finalists were timed; the costs of all others are predictions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Train a super-network or one network; interrupted runs go on with the same command."""
+"""Train a super-network or one network; the same command resumes an interrupted run."""
 
 from __future__ import annotations
 
@@ -96,13 +96,13 @@ def _parser() -> Parser:
         "single-architecture, or sandwich (with in-place distillation)",
     )
     parser.add_argument("--groups", type=int, help="super-networks: networks per step")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--seed", type=int, help="of every random choice (the recipe's)")
+    parser.add_argument("--batch-size", type=int, help="of all processes together")
     parser.add_argument(
         "--accumulation", type=int, help="split a batch that does not fit into memory into turns"
     )
-    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--learning-rate", type=float, help="instead of the recipe's")
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"))
     parser.add_argument(
         "--path",

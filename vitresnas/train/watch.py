@@ -23,7 +23,7 @@ SPIKE_DEVIATIONS, SPIKE_NATS = 10.0, 1.0
 
 
 class Setback(Exception):
-    """Training went wrong by `step` (from 0): a loss or a score that is no number, or a spike."""
+    """Training went wrong by `step` (from 0): a loss or a score that is not finite, or a spike."""
 
     def __init__(self, step: int, what: str) -> None:
         super().__init__(step, what)  # both, so that it can travel between processes
