@@ -10,13 +10,13 @@ Stage `compare` then takes four contestants:
   random   the best of as many uniform draws
   deit     a DeiT-like network of timm: one width, one number of heads, no reduction
   pit      a PiT-like network of timm: stages with pooling between
-The last two are sized, over width and depth, until their throughput, timed side by side with the
-network found, is nearest to its; more than 3 % away is said. All four are trained from random
-weights by the same recipe for the same time: each as many epochs as its own speed, measured in
-turns with the others, allows; seconds planned and seconds used stand in the result.
+Width and depth of the last two are chosen so that their throughput, timed side by side with the
+network found, comes closest to it; a difference of more than 3 % is flagged. All four are trained
+from random weights by the same recipe for the same time: each for as many epochs as its own speed,
+measured in turns with the others, allows. The result records the seconds planned and used.
 
-Every part is a folder or a file in --out that the same command goes on from, killed anywhere:
-against_designed.json holds the result, against_designed.png shows it.
+Every part is a folder or a file in --out, from which the same command resumes wherever it was
+killed: against_designed.json holds the result, against_designed.png shows it.
 """
 
 from __future__ import annotations
@@ -87,26 +87,26 @@ def _parse(argv: Sequence[str] | None) -> Any:
     )
     add = parser.add_argument
     stages = (SUPERNET, COMPARE, ALL)
-    add("--stage", choices=stages, default=ALL, help="each fits one short loan of a device (all)")
+    add("--stage", choices=stages, default=ALL, help="the part to do in this command (all)")
     add("--recipe", default="digits-supernet", help="of the super-network (digits-supernet)")
     add("--space", help="a space by name or file (the recipe's)")
     add("--data", help="images, as for training (the recipe's)")
     add("--hours", type=float, help="of training the super-network (the recipe's epochs)")
-    add("--retrain-recipe", help="of the contestants (the one that belongs to --recipe)")
-    add("--retrain-hours", type=float, help="of each contestant (the recipe's epochs of the found)")
+    add("--retrain-recipe", help="of the contestants (the one matching --recipe)")
+    add("--retrain-hours", type=float, help="of each contestant (what found's epochs take)")
     add("--throughput-target", metavar="N|Nx", help="images per second, or times the largest")
     add("--strategy", choices=tuple(STRATEGIES), default="evolution", help="(evolution)")
-    add("--candidates", type=int, help="that the search scores (as suits the space)")
+    add("--candidates", type=int, help="networks the search scores (as suits the space)")
     add("--designed", type=_families, default=USUAL, help=f"of {','.join(FAMILIES)} (deit,pit)")
     add("--device", default="auto", help="auto, cpu, cuda ...")
-    add("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="when timed (fp32)")
-    add("--batch-size", type=int, help="images per batch when timed (128 on a GPU, 32 or 8 else)")
+    add("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="for timing (fp32)")
+    add("--batch-size", type=int, help="images per batch, for timing (GPU: 128; CPU: 32 or 8)")
     add("--runtime", type=runtime_name, default="eager", help=", ".join(runtime_names()))
-    add("--threads", type=int, help="CPU threads when timed")
+    add("--threads", type=int, help="CPU threads, for timing")
     add("--workers", type=int, help="processes that decode and augment images")
-    add("--table-seconds", type=float, default=30.0, help="for the latency table (30)")
-    add("--proof-seconds", type=float, default=15.0, help="for timing side by side (15)")
-    add("--seed", type=int, default=0, help="of everything (0)")
+    add("--table-seconds", type=float, default=30.0, help="of measuring the latency table (30)")
+    add("--proof-seconds", type=float, default=15.0, help="of timing side by side (15)")
+    add("--seed", type=int, default=0, help="seed of everything (0)")
     add("--out", type=Path, required=True, help="the folder to write")
     add("--json", action="store_true", help="the result as JSON on stdout")
     return parser.parse_args(argv)
@@ -160,7 +160,7 @@ def _lines(document: JsonObject) -> list[str]:
     if most > UNEQUAL * least:
         lines.append(
             f"trainings planned for {document['planned_seconds']:.0f} s each took {least:.0f} to "
-            f"{most:.0f} s: this machine was disturbed, when steps were timed or later"
+            f"{most:.0f} s: this machine was disturbed while steps were timed, or later"
         )
     return lines
 

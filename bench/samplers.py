@@ -151,7 +151,7 @@ def _parse(argv: Sequence[str] | None) -> Any:
     add("--networks", type=int, default=100, help="fixed networks that are scored (100)")
     add("--macs-share", type=float, default=0.5, help="bound of the search, of the largest's (0.5)")
     add("--candidates", type=int, help="networks that the search scores (as the space needs)")
-    add("--seed", type=int, default=0, help="of everything (0)")
+    add("--seed", type=int, default=0, help="seed of everything (0)")
     add("--batch-size", type=int, help="images of a step (the recipe's)")
     add("--dtype", choices=("fp32", "bf16"), help="of the training (the recipe's)")
     add("--path", choices=(AUTO, *PATHS), help="how a step is computed (the recipe's)")

@@ -1,9 +1,9 @@
 """A hand-designed network as fast as a given one: shapes timed beside it, never by themselves.
 
-1. At every depth the width is halved in on: is this one faster than the reference, or slower? All
-   depths of all families take turns with the reference in the same rounds.
-2. What these few calls say of all shapes of a family, smoothed over width and depth, names those
-   that should come nearest. They are timed longer, beside the reference; the nearest is taken.
+1. At every depth a bisection over width asks: is this one faster than the reference, or slower?
+   All depths of all families take turns with the reference in the same rounds.
+2. A fit to these few timings, smooth in width and depth, picks the likeliest shapes of each family.
+   They are timed longer, beside the reference; the closest is taken.
 """
 
 from __future__ import annotations
