@@ -2,9 +2,9 @@
 
     python examples/own_scorer.py
 
-A scorer is any function from an Architecture to a number that is to be small. This one is a made-up
-scaling law; yours may read a table, ask a server, or train each network for a minute. The log makes
-such scores last: kill this script at any time, run it again, and it goes on where it was.
+A scorer is any function from an Architecture to a number to be minimised. This one is a made-up
+scaling law; yours may read a table, ask a server, or train each network for a minute. The log keeps
+such scores: kill this script at any time, run it again, and it resumes where it was.
 """
 
 from __future__ import annotations

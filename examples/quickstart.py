@@ -1,9 +1,9 @@
-"""Own images, from a folder to a network that is fast enough here and says how good it is.
+"""Your own images: from a folder to a network that is fast enough here, with its accuracy.
 
     python examples/quickstart.py
 
-It draws three kinds of shapes into a folder with one folder per class, as your own images may lie.
-The rest is one command and a look at what came out. Kill it at any time: run again, it goes on.
+It draws three kinds of shapes into a folder with one folder per class, as yours may be laid out.
+The rest is one command and a look at the result. Kill it at any time and run it again: it resumes.
 """
 
 from __future__ import annotations
