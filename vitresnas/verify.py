@@ -240,9 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="S",
         help="how long to time (15); up to eight times that while the verdict is undecided",
     )
-    parser.add_argument(
-        "--data", help="also score the model on the test split of these, its images"
-    )
+    parser.add_argument("--data", help="its images: also score the model on their test split")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     arguments = parser.parse_args(argv)
     from vitresnas.models.model_directory import find_model

@@ -129,7 +129,7 @@ def _parser() -> Parser:
         metavar="K",
         help="train the K best finalists a little further before the final choice (default 0)",
     )
-    add("--finetune-epochs", type=_WholeNumber(1), default=3, help="epochs of that (default 3)")
+    add("--finetune-epochs", type=_WholeNumber(1), default=3, help="how many epochs (default 3)")
     add("--json", action="store_true", help="print the result as one JSON document on stdout")
     return parser
 

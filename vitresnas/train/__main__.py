@@ -64,7 +64,9 @@ def _parser() -> Parser:
     parser.add_argument("--recipe", required=True, help="what to train and how, by name")
     parser.add_argument("--data", help="digits, or a folder of images, Parquet files or shards")
     parser.add_argument(
-        "--unreadable-share", type=float, help="of images that may be unreadable (default: 0.001)"
+        "--unreadable-share",
+        type=float,
+        help="of the images that may be unreadable (default: 0.001)",
     )
     parser.add_argument(
         "--sampling", choices=("shuffled", "balanced"), help="balanced: every class equally often"
@@ -87,7 +89,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--drop-path", type=float, help="stochastic depth of the last block")
     parser.add_argument(
-        "--layer-decay", type=float, help="retraining: a layer's learning rate over the next one's"
+        "--layer-decay",
+        type=float,
+        help="retraining: a layer's learning rate, as a share of the next one's",
     )
     parser.add_argument("--out", help="the folder to write (default: runs/RECIPE)")
     parser.add_argument(
@@ -98,12 +102,12 @@ def _parser() -> Parser:
     parser.add_argument("--groups", type=int, help="super-networks: networks per step")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--seed", type=int, help="of every random choice (the recipe's)")
-    parser.add_argument("--batch-size", type=int, help="of all processes together")
+    parser.add_argument("--batch-size", type=int, help="images per step, over all processes")
     parser.add_argument(
-        "--accumulation", type=int, help="split a batch that does not fit into memory into turns"
+        "--accumulation", type=int, help="turns to split a batch into that does not fit into memory"
     )
     parser.add_argument("--learning-rate", type=float, help="instead of the recipe's")
-    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"))
+    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"), help="of a step's computation")
     parser.add_argument(
         "--path",
         choices=("auto", "fused", "sliced", "masked"),
