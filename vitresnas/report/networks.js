@@ -49,7 +49,7 @@ const between = ([, low, high]) => `${whole(low)} to ${whole(high)}`;
 const FACTS = [
   ["negative log-likelihood", n => n.loss, v => v.toFixed(4)],
   ["hold-out accuracy", n => n.accuracy, percent],
-  ["estimated: images it met", n => n.images < LARGEST.images && n.images || null, n => `${whole(n)} of ${whole(LARGEST.images)}`],
+  ["estimated: images it saw", n => n.images < LARGEST.images && n.images || null, n => `${whole(n)} of ${whole(LARGEST.images)}`],
   ["predicted images/s", n => n.predicted, whole],
   ["measured images/s", n => n.measured?.[0], whole],
   ["MACs", n => n.macs, short],
