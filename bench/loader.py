@@ -25,7 +25,9 @@ from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject, write_json
 from vitresnas.latency.environment import describe_environment
+from vitresnas.latency.request import resolve_device
 from vitresnas.train.place import choose_place, threads_of
+from vitresnas.train.precision import settled
 from vitresnas.train.recipe import RETRAIN, Recipe
 from vitresnas.train.recipes import RECIPES, load_recipe
 from vitresnas.train.tasks import create_task, image_size
@@ -142,8 +144,8 @@ def _recipe(options: Any) -> Recipe:
         raise InputError(f"{recipe.name} has no images of its own: give --data")
     foreign = "space" if recipe.task == RETRAIN else "architecture"
     if foreign in given:
-        raise InputError(f"--{foreign} does not apply to {recipe.name}: leave it out")
-    return replace(recipe, **given)
+        raise InputError(f"--{foreign} has no meaning for {recipe.name}: leave it out")
+    return settled(replace(recipe, **given), torch.device(resolve_device(options.device)))
 
 
 def _parser() -> Parser:

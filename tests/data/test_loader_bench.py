@@ -20,10 +20,18 @@ def test_the_verdict_is_by_waiting_and_names_the_fewest_workers():
     assert (found["limit"], found["workers"]) == ("device", 2)
 
 
-def test_it_times_device_loader_and_both(capsys, tmp_path):
-    command = ["--recipe", "digits-retrain", "--architecture", "digits:smallest", "--workers", "0"]
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ["--recipe", "digits-retrain", "--architecture", "digits:smallest"],
+        ["--recipe", "digits-supernet", "--batch-size", "8"],
+    ],
+    ids=["network", "supernet"],
+)
+def test_it_times_device_loader_and_both(capsys, tmp_path, recipe):
     out = tmp_path / "loader.json"
-    assert main([*command, "--seconds", "0.2", "--device", "cpu", "--json", "--out", str(out)]) == 0
+    command = [*recipe, "--workers", "0", "--seconds", "0.2", "--device", "cpu"]
+    assert main([*command, "--json", "--out", str(out)]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [row["stage"] for row in document["rows"]] == ["device", "loader", "together"]
     device, loader, together = (row["images_per_second"] for row in document["rows"])
