@@ -107,7 +107,6 @@ def toy_retrain(tmp_path: Path) -> Recipe:
         architecture=str(path),
         epochs=2,
         batch_size=64,
-        path="sliced",  # as where a run begins on a CPU
     )
 
 

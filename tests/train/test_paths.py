@@ -19,7 +19,7 @@ from vitresnas.train.precision import choose_path, settled
 from vitresnas.train.run import look, run
 
 CPU = torch.device("cpu")
-BF16 = choose_path("bf16", "cpu", built=not native.missing())
+BF16 = "sliced" if native.missing() else "fused"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,19 @@ def test_the_option_is_named_where_another_path_is_clearly_faster():
     assert near.line("sliced").endswith("this run takes sliced")
 
 
-def test_one_network_has_no_paths(toy_retrain, few_timed_steps):
+def test_one_network_has_no_path_and_a_folder_that_tells_one_goes_on(toy_retrain, tmp_path):
+    assert settled(toy_retrain, CPU) == toy_retrain
+    old, new = tmp_path / "old", tmp_path / "new"
+    recipe = replace(toy_retrain, epochs=1, batch_size=384)
+    result = run(replace(recipe, path="fused"), old, device="cpu")  # as earlier versions wrote it
+    assert run(recipe, old, device="cpu") == result
+    (old / "training_result.json").unlink()  # as if killed after its last checkpoint
+    assert run(recipe, old, device="cpu").holdout == result.holdout
+    run(recipe, new, device="cpu")
+    assert read_json(new / "training_run.json", "training_run")["path"] == "auto"
+
+
+def test_a_look_at_one_network_times_no_paths(toy_retrain, few_timed_steps):
     found = look(toy_retrain, device="cpu")
     assert not found.paths.images_per_second
     assert not any(line.startswith("paths ") for line in found.lines())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vitresnas.ops import native
-from vitresnas.train.recipe import AUTO, Recipe
+from vitresnas.train.recipe import AUTO, SUPERNET, Recipe
 
 
 def autocast(dtype: str, device: torch.device) -> torch.autocast:
@@ -39,12 +39,12 @@ def choose_path(number_format: str, device_type: str, *, built: bool = True) -> 
 
 
 def settled(recipe: Recipe, device: torch.device, begun: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe with its path decided for this device.
+    """The recipe with its path decided for this device; one network's recipe needs none.
 
     begun: the identity of a run that goes on. It keeps the path it began with, since paths differ
     in rounding.
     """
-    if recipe.path != AUTO:
+    if recipe.task != SUPERNET or recipe.path != AUTO:
         return recipe
     kind = number_format(recipe.dtype, device)
     here = choose_path(kind, device.type, built=not native.missing())

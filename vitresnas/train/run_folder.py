@@ -9,10 +9,12 @@ from pathlib import Path
 
 from vitresnas.errors import MismatchError
 from vitresnas.files import JsonObject, flattened, read_json, storage_errors, write_json
+from vitresnas.train.recipe import RETRAIN
 
 RUN = "training_run.json"
 _SAME_NAME = " (files were added, removed or changed since, or the image size is another)"
 _FREE = {"unreadable_share"}  # when to give up: it changes nothing that is learned
+_OF_SUPERNETS = {"path"}  # folders of one network, by earlier versions, tell it too
 
 
 def begun(out: Path) -> JsonObject | None:
@@ -41,7 +43,8 @@ def claim(out: Path, identity: JsonObject) -> None:
 def first_difference(theirs: JsonObject, ours: JsonObject, whose: str = "this command's") -> str:
     """The first field in which two identities differ, in words; empty where none does."""
     found, wanted = flattened(theirs), flattened(ours)
-    for field in sorted((found.keys() | wanted.keys()) - _FREE):
+    free = _FREE | (_OF_SUPERNETS if found.get("task") == RETRAIN else set())
+    for field in sorted((found.keys() | wanted.keys()) - free):
         if found.get(field) != wanted.get(field):
             words = f"{field} {found.get(field)!r}, {whose} is {wanted.get(field)!r}"
             return words + (_SAME_NAME if field == "data" and _same_name(found, wanted) else "")
