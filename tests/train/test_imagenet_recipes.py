@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import huggingface_hub
@@ -42,7 +43,7 @@ def test_the_numbers_are_the_papers():
         assert recipe.mixing == Mixing(0.8, 1.0, smoothing=0.1, tokens=True)
     assert supernet.batch_size // supernet.groups == 64
     assert (supernet.average, network.average) == (0.0, 0.99996)
-    assert load_recipe("finetune-336").network.grids == (24, 12, 6)
+    assert replace(load_recipe("finetune-336"), init="random").network.grids == (24, 12, 6)
     assert load_recipe("distill").network.prefix_tokens == 2
 
 
@@ -79,6 +80,18 @@ def test_a_fine_tuned_network_starts_with_its_weights_at_the_new_size(trained, t
         torch.testing.assert_close(model(images), expected)
     run(recipe, tmp_path, device="cpu", workers=0)
     assert load_model(tmp_path).architecture.image_size == 16
+
+
+def test_shape_and_weights_come_from_one_folder_whatever_its_name(
+    trained, digits, tmp_path, monkeypatch
+):
+    shutil.copytree(trained, tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    assert load_architecture("tiny").image_size == 224  # the published one
+    recipe = replace(load_recipe("finetune-336"), architecture="tiny", image_size=8, data="digits")
+    assert recipe.network == load_model(trained).architecture
+    model = create_task(recipe, digits).model
+    torch.testing.assert_close(model.head.weight, load_model(trained).head.weight)
 
 
 def test_fine_tuning_needs_a_trained_network(toy_retrain, digits, trained, pets):
@@ -138,7 +151,8 @@ def test_teachers_that_do_not_fit_are_refused(toy_retrain, digits, trained, pets
     with pytest.raises(InputError, match="cannot read images of 16 pixels"):
         create_task(replace(toy_retrain, teacher=str(trained), image_size=16), sixteen)
     with pytest.raises(InputError, match="no distillation token"):
-        _ = replace(toy_retrain, init="trained", teacher=str(trained)).network
+        fine_tuned = replace(toy_retrain, architecture=str(trained), init="trained")
+        _ = replace(fine_tuned, teacher=str(trained)).network
 
 
 def test_rates_fall_from_layer_to_layer(toy_retrain, digits):

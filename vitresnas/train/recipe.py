@@ -13,6 +13,7 @@ from vitresnas.data.sampling import SHUFFLED, check_sampling
 from vitresnas.data.unreadable import UNREADABLE_SHARE
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject
+from vitresnas.models.model_directory import ARCHITECTURE, find_model, read_card
 from vitresnas.space import Architecture, load_architecture
 from vitresnas.supernet.samplers import MULTI_ARCHITECTURE, load_sampler
 from vitresnas.supernet.supernet import PATHS
@@ -36,7 +37,8 @@ class Recipe:
     name: str
     task: str  # "supernet": the weights of a whole space; "retrain": one network
     space: str = "digits"  # a space by name or file, for super-networks
-    # Retraining: an architecture as load_architecture reads it, or timm:NAME@SIZE, timm:FILE.json.
+    # Retraining: an architecture as load_architecture reads it, or timm:NAME@SIZE, timm:FILE.json;
+    # with init "trained" a model directory, or the folder of the search that wrote it.
     architecture: str = ""
     init: str = "random"  # retraining: "random", "inherited" from `supernet`, or "trained"
     supernet: str = ""  # a super-network directory, for inherited weights
@@ -146,7 +148,13 @@ class Recipe:
     @cached_property
     def network(self) -> Architecture:
         """The network to retrain; its classes become the data's. Raises InputError."""
-        network = load_architecture(self.architecture)
+        if self.init == "trained":
+            # From where the weights come: a folder may be called like a published network.
+            folder = find_model(self.architecture)
+            read_card(folder)  # refuses a folder without a finished model
+            network = Architecture.load(folder / ARCHITECTURE)
+        else:
+            network = load_architecture(self.architecture)
         if self.image_size:
             network = network.resized(self.image_size)
         if self.teacher and self.init == "random":
