@@ -22,7 +22,8 @@ from vitresnas.search.constraint import Target
 
 @dataclass(frozen=True)
 class Verification:
-    """A model's speed here and now; `verdict` is "met", "missed" or "undecided".
+    """A model's speed here and now; `verdict` is "met", "missed", "undecided", or "unproven" where
+    a search that this completes has a bound that is not metered here.
 
     speed: images_per_second, interval_95, samples, priority, looks, and, where the largest network
     of its space is known, relative and relative_interval_95. compared: the existing models that
@@ -75,6 +76,29 @@ def speed_in_words(speed: JsonObject) -> str:
     return f"{words}, {speed['relative']:.3f}x the largest ({low:.3f} to {high:.3f})"
 
 
+def aim_as(directory: Path, search: Path) -> None:
+    """Give the card of a model, trained further after a search, what the search was for.
+
+    That is its target, the conditions it was timed under, and the largest network beside it.
+    search: its folder, or the model inside. Raises InputError where its card tells no target,
+    MismatchError where it found another network.
+    """
+    from vitresnas.models.model_directory import find_model, read_card, update_card
+
+    card, found = read_card(directory), read_card(find_model(search))
+    if not {"target", "largest"} <= found.keys():
+        raise InputError(
+            f"the card of {search} does not come from a search: give a search's folder"
+        )
+    if found["architecture_id"] != card["architecture_id"]:
+        raise MismatchError(
+            f"{directory} is the network {card['architecture_id']} and {search} found "
+            f"{found['architecture_id']}: give the search that found it, or --throughput-target, "
+            "--batch-size and --dtype"
+        )
+    update_card(directory, {name: found[name] for name in ("target", "largest")})
+
+
 def verify(
     directory: Path,
     target: Target | None = None,
@@ -112,7 +136,7 @@ def verify(
     asked = Fields(card.get("target", {}), f"{where}, target")
     if target is None:
         if "target" not in card:
-            raise InputError(f"{where} names no target: give --throughput-target")
+            raise InputError(f"{where} names no target: give --throughput-target, or --as SEARCH")
         target = Target(asked.number("amount"), bool(asked.take("relative")))
     if target.relative and "largest" not in card:
         raise InputError(
@@ -227,6 +251,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="a search's folder or model")
     parser.add_argument("--throughput-target", metavar="N|Nx", help="instead of the search's own")
+    parser.add_argument(
+        "--as",
+        type=Path,
+        dest="search",
+        metavar="SEARCH",
+        help="of a model trained after a search: its target, batch size, number type and runtime",
+    )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument("--batch-size", type=int, help="instead of the search's own")
     parser.add_argument(
@@ -246,6 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vitresnas.models.model_directory import find_model
 
     text = arguments.throughput_target
+    target = None if text is None else Target.parse(text)
     directory = find_model(arguments.directory)
     say(f"timing {directory}")
     for name in ("batch_size", "threads"):
@@ -254,9 +286,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(f"{name} is {value}: use at least 1")
     if arguments.seconds is not None and not 0 < arguments.seconds < math.inf:
         raise InputError(f"seconds is {arguments.seconds:g}: use a number above 0")
+    if arguments.search is not None:
+        aim_as(directory, arguments.search)
     found = verify(
         directory,
-        None if text is None else Target.parse(text),
+        target,
         device=arguments.device,
         batch_size=arguments.batch_size,
         dtype=arguments.dtype,

@@ -101,6 +101,28 @@ def test_a_model_that_no_search_made_needs_a_target_in_images_per_second(
     assert main([str(tmp_path)]) == 0 and main([str(tmp_path / "nowhere")]) == 2
 
 
+def test_a_model_trained_after_a_search_is_held_to_its_target_and_conditions(
+    model, search_kit, tmp_path, capsys
+):
+    final, other = tmp_path / "final", tmp_path / "other"
+    save_model(create_model(search_kit.space.smallest), final, {"note": "trained alone"})
+    save_model(create_model(search_kit.space.largest), other, {"note": "trained alone"})
+    target = {"amount": 1000.0, "relative": True, "batch_size": 3, "dtype": "bf16"}
+    update_card(model, {"target": {**read_card(model)["target"], **target}})
+    assert main([str(final), "--as", str(model.parent), "--json"]) == 4
+    found = json.loads(capsys.readouterr().out)
+    assert {name: found["target"][name] for name in target} == target
+    assert "relative" in found["speed"] and read_card(final)["note"] == "trained alone"
+    command = [str(final), "--as", str(model), "--throughput-target", "0.1x", "--dtype", "fp32"]
+    assert main(command) == 0  # what is said stands above what the search says
+    assert read_card(final)["target"]["dtype"] == "fp32"
+    assert main([str(other), "--as", str(model.parent)]) == 2
+    assert "give the search that found it" in capsys.readouterr().err
+    assert main([str(final), "--as", str(other)]) == 2
+    assert "does not come from a search" in capsys.readouterr().err
+    assert "target" not in read_card(other)
+
+
 @pytest.mark.parametrize("target", ["0", "abc", "-1x"])
 def test_a_bad_target_exits_2_and_leaves_the_card(model, capsys, target):
     before = (model / "model_card.json").read_bytes()

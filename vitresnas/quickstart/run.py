@@ -13,7 +13,7 @@ from vitresnas.files import Fields, read_json, storage_errors, write_json
 from vitresnas.latency import LatencyTable, load_tables
 from vitresnas.latency.build import build_table
 from vitresnas.latency.request import Request as TableRequest
-from vitresnas.models.model_directory import read_card, update_card
+from vitresnas.models.model_directory import read_card
 from vitresnas.quickstart.plan import PLAN, SPACE, Plan, counted
 from vitresnas.quickstart.recipes import retrain_recipe
 from vitresnas.quickstart.result import RESULT, QuickstartResult
@@ -30,7 +30,7 @@ from vitresnas.train.result import RESULT as TRAINED
 from vitresnas.train.result import TrainingResult
 from vitresnas.train.run import look
 from vitresnas.train.run import run as train
-from vitresnas.verify import verify
+from vitresnas.verify import aim_as, verify
 
 TABLE, SUPERNET, SEARCH, FINAL = "latency_table.json", "supernet", "search", "final"
 RETRAINING = "retraining.json"
@@ -156,8 +156,7 @@ def _finish(
     model = out / FINAL if better else out / SEARCH / MODEL
     if better:
         scores = {"holdout": retrained, "test": trained.test["network"]}
-    # What a search's card says of the target, so that `vitresnas verify` needs no arguments.
-    update_card(out / FINAL, {name: inherited[name] for name in ("target", "largest")})
+    aim_as(out / FINAL, out / SEARCH)  # then `vitresnas verify` needs no arguments
     began = time.monotonic()
     verification = verify(model, device=plan.request.device, seconds=plan.schedule.proof_seconds)
     seconds = {**seconds, "verification": time.monotonic() - began}
