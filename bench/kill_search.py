@@ -1,9 +1,10 @@
 """Kill a search with SIGKILL and run it again: is its result identical?
 
-    python bench/kill_search.py formula                # at every line: evolution, random, nsga2
+    python bench/kill_search.py formula                # at every line, every strategy
     python bench/kill_search.py digits --kills 10      # the real search, at random moments
 
-`formula` kills forks of this process before, amid and after every append to the evaluation log.
+`formula` kills forks of this process before, amid and after every append to the evaluation log, or,
+of the guided search, to its log of parts.
 `digits` starts `python -m vitresnas.search`, kills it `--kills` times in one folder, then lets it
 end; what follows goes to the search, as in `-- --supernet DIR --latency-table FILE`.
 """
@@ -23,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+import numpy as np
+
 from vitresnas.files import Lines
 from vitresnas.search import (
     EvaluationLog,
@@ -33,8 +36,11 @@ from vitresnas.search import (
     SearchResult,
     search,
 )
+from vitresnas.search.engine import Session
+from vitresnas.search.guided import Guided
+from vitresnas.search.parts import Part, Parts
 from vitresnas.search.strategy import Strategy
-from vitresnas.space import Architecture, macs
+from vitresnas.space import Architecture, load_space, macs
 
 WHEN = ("before", "amid", "after")
 CONTEXT = {"supernet": "formula", "data": {"name": "none", "id": "0"}}
@@ -42,6 +48,7 @@ STRATEGIES: tuple[Strategy, ...] = (
     Evolution(initial=10, iterations=2, parents=5, mutants=3, crossovers=3),
     RandomSearch(draws=30),
     Nsga2(("score", "macs", "parameters"), population=10, generations=3),
+    Guided(initial=6, iterations=3, batch=3, pool=20),
 )
 TIMED = {"best", "verdict", "rounds", "largest", "seconds", "environment", "files"}
 TIMED_TOO = {"test_accuracy", "per_class", "compared"}  # of the network that a clock chose
@@ -53,7 +60,25 @@ def formula(architecture: Architecture) -> Score:
     return Score(1e7 / (macs(architecture) + 1e6) + 0.2 * whim, 0.5, 10)
 
 
+class FormulaByParts:
+    """The same losses, image by image: images differ alike for all networks, and a bit for each."""
+
+    images = 350  # three blocks and a half
+
+    def parts(self, architectures: Sequence[Architecture], first: int, last: int) -> list[Part]:
+        return [self._part(architecture, first, last) for architecture in architectures]
+
+    def _part(self, architecture: Architecture, first: int, last: int) -> Part:
+        of_all, own = (np.random.default_rng(seed) for seed in (0, int(architecture.id[:6], 16)))
+        noise = of_all.exponential(1.0, self.images) + own.normal(0, 0.1, self.images)
+        losses = formula(architecture).negative_log_likelihood + noise[first:last]
+        return Part(losses, int((losses < 1).sum()))
+
+
 def run(strategy: Strategy, log: Path) -> SearchResult:
+    if isinstance(strategy, Guided):
+        parts = Parts(FormulaByParts(), log, CONTEXT)
+        return Session(load_space("digits"), formula, (), strategy=strategy, parts=parts).run()
     return search("digits", formula, strategy=strategy, log=EvaluationLog(log, CONTEXT))
 
 

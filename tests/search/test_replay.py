@@ -29,7 +29,8 @@ def test_kill_9_at_a_line_of_the_log_and_the_same_search_give_the_same_result(
     assert kill_search.kill_everywhere(strategy, when, tmp_path, step=7) >= 4
 
 
-@pytest.mark.parametrize("strategy", kill_search.STRATEGIES, ids=lambda one: one.name)
+# A race that was cut short is replayed in test_racing.py.
+@pytest.mark.parametrize("strategy", kill_search.STRATEGIES[:3], ids=lambda one: one.name)
 def test_every_strategy_replays_from_half_a_log_and_scores_only_the_rest(
     digits, tmp_path, strategy
 ):
