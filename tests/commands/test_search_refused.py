@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from vitresnas.errors import InputError
 from vitresnas.search.__main__ import main
+from vitresnas.search.constraint import Target
+from vitresnas.search.job import SearchRequest
+from vitresnas.search.run import run
+from vitresnas.search.workers import Link, Workers
 from vitresnas.space import AttentionOperation, macs
 from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import save_supernet
@@ -134,6 +139,17 @@ def test_a_space_without_a_recipe_names_the_command_that_trains_it(search_kit, t
     del arguments[position : position + 2]
     code, complaint = refusal(capsys, arguments, tmp_path)
     assert code == 2 and "vitresnas.train" in complaint and "--supernet" in complaint
+
+
+def test_a_race_is_refused_where_other_processes_would_idle(tmp_path):
+    request = SearchRequest(Target.parse("1x"), strategy="guided", out=tmp_path / "out")
+    with pytest.raises(InputError, match="guided scores in one process and this search has 3: sta"):
+        run(request, nothing_to_train, Workers([Link(1), Link(2)]))
+    assert not (tmp_path / "out").exists()
+
+
+def nothing_to_train(*_):
+    raise AssertionError("it is refused before")
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(search_kit, tmp_path, capsys):

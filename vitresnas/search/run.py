@@ -37,7 +37,7 @@ from vitresnas.search.prove import FINALISTS, Proof, SearchOn, prove
 from vitresnas.search.result import RESULT, SearchResult
 from vitresnas.search.score import SCORING_BATCH, SupernetScorer, score_model
 from vitresnas.search.settings import SETTINGS, check_folder, claim_folder
-from vitresnas.search.strategies import create_strategy, describe
+from vitresnas.search.strategies import check_strategy, create_strategy, describe
 from vitresnas.search.strategy import Strategy
 from vitresnas.search.timing import extracted_timer, remembered
 from vitresnas.search.workers import Scorer, Workers, serve
@@ -67,6 +67,8 @@ def run(
     Raises UnreachableTarget, MismatchError (table, super-network or folder of something else) and
     the errors of data, table and super-network.
     """
+    workers = workers or Workers()
+    check_strategy(request.strategy, request.objectives, 1 + len(workers))
     check_folder(request.out, _early_settings(request))
     job = create_job(request)
     supernet_path = request.supernet
@@ -86,9 +88,7 @@ def run(
         if finished:
             say(f"{request.out} already holds this search, finished: nothing to do")
             return finished
-        result = _search_and_prove(
-            job, supernet, supernet_path, context, settings, workers or Workers()
-        )
+        result = _search_and_prove(job, supernet, supernet_path, context, settings, workers)
         if request.finetune.top and tune:
             with phase(job.seconds, "fine_tuning"):
                 folder = request.out / TUNED

@@ -28,12 +28,18 @@ STRATEGIES: dict[str, Callable[[SearchSpace], Named]] = {
 }
 
 
-def check_strategy(name: str, objectives: tuple[str, ...] = ()) -> None:
-    """Raise InputError for a strategy that is unknown, cannot run here, or has no objectives."""
+def check_strategy(name: str, objectives: tuple[str, ...] = (), processes: int = 1) -> None:
+    """Raise InputError for a strategy that is unknown, cannot run here or on so many processes, or
+    has no objectives."""
     if name not in STRATEGIES:
         raise InputError(f"there is no strategy {name!r}: use {', '.join(STRATEGIES)}")
     if name == Nsga2.name and find_spec("pymoo") is None:
         raise InputError(f"the strategy nsga2 needs pymoo: {how_to_install('nsga2')}")
+    if processes > 1 and name == Guided.name:
+        raise InputError(
+            f"the strategy {name} scores in one process and this search has {processes}: start it "
+            "without torchrun, or choose another strategy"
+        )
     if objectives and name != Nsga2.name:
         raise InputError(f"the strategy {name} minimises only the score: leave objectives out")
     if objectives:
