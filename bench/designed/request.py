@@ -12,11 +12,11 @@ from vitresnas.data import Data, load_data
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject, read_lines
 from vitresnas.latency.request import resolve_device
-from vitresnas.space import SearchSpace
+from vitresnas.space import SearchSpace, load_space
 from vitresnas.train.metrics import METRICS
 from vitresnas.train.precision import settled
 from vitresnas.train.recipe import RETRAIN, SUPERNET, Recipe
-from vitresnas.train.recipes import RECIPES, load_recipe
+from vitresnas.train.recipes import load_recipe, recipes_for
 from vitresnas.train.tasks import image_size, supernet_space
 
 LOOKS = 20  # at the hold-out during a training: the points of its curve
@@ -75,24 +75,20 @@ class Request:
             data=self.data or recipe.data,
         )
         if not recipe.data:
-            raise InputError(f"{recipe.name} has no images of its own: give --data")
-        return self._settled(recipe)
+            raise InputError(f"{recipe.name} brings no images: give --data")
+        return settled(recipe, torch.device(resolve_device(self.device)))
 
     def retraining(self, architecture: str) -> Recipe:
-        """Of one contestant, from random weights; of the recipe's own length. Raises InputError."""
+        """Of one contestant, from random weights; of the recipe's own length. Raises InputError.
+
+        Usually by the recipe that goes with the super-network's.
+        """
         base = self.supernet_recipe()
-        usual = base.name.replace("supernet", "retrain")
-        recipe = load_recipe(
-            self.retrain_recipe or (usual if usual in RECIPES else "cifar-retrain")
-        )
+        usual = recipes_for(load_space(load_recipe(self.recipe).space)).retrain
+        recipe = load_recipe(self.retrain_recipe or usual)
         if recipe.task != RETRAIN:
             raise InputError(f"{recipe.name} trains a super-network: give a recipe for one network")
-        return self._settled(
-            replace(recipe, architecture=architecture, data=base.data, seed=self.seed)
-        )
-
-    def _settled(self, recipe: Recipe) -> Recipe:
-        return settled(recipe, torch.device(resolve_device(self.device)))
+        return replace(recipe, architecture=architecture, data=base.data, seed=self.seed)
 
     def read(self) -> tuple[Data, SearchSpace]:
         """The images, and the space with their classes."""

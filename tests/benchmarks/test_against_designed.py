@@ -143,6 +143,10 @@ def test_a_wrong_request_is_one_sentence(tmp_path, capsys):
 
 
 def test_a_recipe_finds_its_retraining(tmp_path):
-    request = Request(recipe="cifar-nano-supernet", out=tmp_path, data="photos")
-    assert request.retraining("x").name == "cifar-retrain"
-    assert Request(recipe="digits-supernet", out=tmp_path).retraining("x").name == "digits-retrain"
+    for recipe, retraining in (
+        ("digits-supernet", "digits-retrain"),
+        ("cifar-nano-quick-supernet", "cifar-retrain"),
+        ("supernet-tiny", "retrain"),
+    ):
+        request = Request(recipe=recipe, out=tmp_path, data="photos", space="digits")
+        assert request.retraining("x").name == retraining

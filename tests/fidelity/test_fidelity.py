@@ -293,7 +293,7 @@ def test_repeated_networks_are_spread_and_long_trainings_come_first():
         (["--networks", "3"], "networks is 3: a rank correlation needs at least 4"),
         (["--repeats", "17"], "repeats is 17 of 16 networks"),
         (["--epochs", "0"], "epochs is 0: use at least 1"),
-        (["--space", "tiny"], "no recipe fits the space tiny"),
+        (["--space", "tiny"], "by supernet-tiny, which brings none: give --data"),
         (["--supernet", "nowhere"], "holds no finished super-network"),
     ],
 )

@@ -9,14 +9,15 @@ import torch
 from torch import nn
 
 from vitresnas.data import Augmentation, Mixing, load_data
+from vitresnas.errors import InputError
 from vitresnas.models.model_directory import load_model
-from vitresnas.space import load_architecture, load_space, macs
+from vitresnas.space import SPACES, derive_space, load_architecture, load_space, macs
 from vitresnas.supernet import load_supernet
 from vitresnas.train.objectives import classification
 from vitresnas.train.optimiser import create_optimizer, create_schedule
 from vitresnas.train.place import Place
-from vitresnas.train.recipe import SUPERNET
-from vitresnas.train.recipes import RECIPES, load_recipe
+from vitresnas.train.recipe import RETRAIN, SUPERNET
+from vitresnas.train.recipes import RECIPES, Pair, load_recipe, recipes_for, supernet_recipe
 from vitresnas.train.run import look, run
 from vitresnas.train.tasks import create_task
 from vitresnas.train.trainer import Trainer
@@ -180,9 +181,45 @@ def test_recipes_name_what_exists(name):
     if recipe.task == SUPERNET:
         assert load_space(recipe.space).image_size in (16, 32, 224)
     else:
-        assert macs(recipe.network) > 0
+        assert macs(replace(recipe, init="random").network) > 0
     documentation = RECIPES[name].__doc__
     assert documentation and f"--recipe {name}" in documentation and "ViT-ResNAS" in documentation
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_space_by_name_has_recipes_made_for_it(name):
+    chosen = recipes_for(load_space(name))
+    assert load_recipe(chosen.supernet).space == name
+    retraining = load_recipe(chosen.retrain)
+    assert retraining.task == RETRAIN
+    assert retraining.network.image_size == load_space(name).image_size
+    assert supernet_recipe(name, "photos").name == chosen.supernet
+
+
+@pytest.mark.parametrize(
+    ("side", "supernet", "retrain"),
+    [
+        (16, "digits-supernet", "digits-retrain"),
+        (96, "cifar-supernet", "cifar-retrain"),
+        (160, "supernet-tiny", "retrain"),
+    ],
+)
+def test_a_space_of_one_s_own_is_told_the_recipe_for_images_of_its_size(
+    side, supernet, retrain, tmp_path
+):
+    space = derive_space(side, 7)
+    space.save(tmp_path / "space.json")
+    assert recipes_for(space) == Pair(supernet, retrain)
+    with pytest.raises(
+        InputError, match=rf"--recipe {supernet} --space .*space\.json --data mine "
+    ):
+        supernet_recipe(str(tmp_path / "space.json"), "mine")
+
+
+def test_images_that_no_recipe_brings_must_be_given():
+    with pytest.raises(InputError, match="cifar-nano-supernet, which brings none: give --data"):
+        supernet_recipe("cifar-nano", None)
+    assert supernet_recipe("digits", None).data == "digits"
 
 
 def test_a_schedule_is_stretched_with_its_widening_and_warm_up(toy_supernet):

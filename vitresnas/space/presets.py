@@ -140,12 +140,15 @@ def derive_space(image_size: int, classes: int, *, name: str | None = None) -> S
     if classes < 2:
         raise SpaceError(f"classes is {classes}: a classifier needs at least 2")
     patch_size = _derive_patch_size(image_size)
-    stages = (
-        _DIGITS_STAGES if image_size <= 16 else _CIFAR_STAGES if image_size <= 128 else _TINY_STAGES
-    )
+    stages = SPACES[like(image_size)].stages
     embedding = _CONVOLUTIONAL_16 if image_size <= 16 else _CONVOLUTIONAL_24
     name = name or f"derived-{image_size}"
     return SearchSpace(name, image_size, patch_size, embedding, stages, classes=classes)
+
+
+def like(image_size: int) -> str:
+    """The space by name whose widths, and ways to train, suit images of so many pixels a side."""
+    return "digits" if image_size <= 16 else "cifar" if image_size <= 128 else "tiny"
 
 
 def _derive_patch_size(image_size: int) -> int:

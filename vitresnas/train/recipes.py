@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from vitresnas.data.augmentation import Augmentation
 from vitresnas.data.mixing import Mixing
 from vitresnas.errors import InputError
-from vitresnas.space import load_space
+from vitresnas.space import SearchSpace, load_space
+from vitresnas.space.presets import like
 from vitresnas.train.imagenet_recipes import IMAGENET_RECIPES
 from vitresnas.train.recipe import SUPERNET, Recipe, retraining
 
@@ -149,16 +150,45 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 
+@dataclass(frozen=True)
+class Pair:
+    """The names of two recipes: a space's super-network, and a network of it on its own."""
+
+    supernet: str
+    retrain: str
+
+
+OF_SPACE = {
+    "digits": Pair("digits-supernet", "digits-retrain"),
+    "cifar-nano": Pair("cifar-nano-supernet", "cifar-retrain"),
+    "cifar": Pair("cifar-supernet", "cifar-retrain"),
+    "tiny": Pair("supernet-tiny", "retrain"),
+    "small": Pair("supernet-small", "retrain"),
+}
+
+
+def recipes_for(space: SearchSpace) -> Pair:
+    """The recipes of a space by name; for one of the user's own, those for images of its size."""
+    return OF_SPACE[space.name if space.name in OF_SPACE else like(space.image_size)]
+
+
 def supernet_recipe(space: str, data: str | None) -> Recipe:
-    """The recipe of a space's super-network. Raises InputError where none fits."""
-    name = f"{load_space(space).name}-supernet"
-    if name not in RECIPES:
+    """The recipe of a space's super-network. Raises InputError where none is made for it, or where
+    it needs images that are not given."""
+    found = load_space(space)
+    recipe = load_recipe(recipes_for(found).supernet)
+    if found.name not in OF_SPACE:
         raise InputError(
-            f"no recipe fits the space {space}, so its super-network must be given: train one with "
-            f"`python -m vitresnas.train --recipe {next(iter(RECIPES))} --space {space} "
+            f"no recipe is made for the space {space}, so its super-network must be given: train "
+            f"one with `python -m vitresnas.train --recipe {recipe.name} --space {space} "
             f"--data {data or 'digits'} --out DIR` and add --supernet DIR"
         )
-    return replace(RECIPES[name](), space=space, data=data or "digits")
+    if not (data or recipe.data):
+        raise InputError(
+            f"no images are given and the super-network of the space {space} would have to be "
+            f"trained by {recipe.name}, which brings none: give --data"
+        )
+    return replace(recipe, space=space, data=data or recipe.data)
 
 
 def load_recipe(name: str) -> Recipe:
