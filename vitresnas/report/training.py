@@ -24,8 +24,8 @@ NOT_DRAWN = ("epoch", "step", "seconds")
 class Run:
     """What lies in a run's folder; `result` is empty while it has not finished.
 
-    metrics: one record per epoch. processes: one per process that trained here. rollbacks: the
-    steps that were left out, and why.
+    metrics: one record per epoch. processes: one per start, of the process that led. rollbacks:
+    the steps that were left out, and why.
     """
 
     name: str
@@ -90,7 +90,7 @@ def training_page(run: Run) -> str:
         parts.append(section("Where it ran", _processes(run.processes)))
     how = section("What is trained, and how", facts(run.identity))
     last = run.processes[-1]["environment"] if run.processes else {}
-    parts.append(columns(how, section("Environment of the last process", facts(last))))
+    parts.append(columns(how, section("Environment of the last start", facts(last))))
     words = [run.name, str(run.identity.get("data", "")), f"{run.epochs} epochs so far"]
     return page(
         f"Training of {run.identity['name']}: {done}",
@@ -197,7 +197,7 @@ def _scores(result: Mapping[str, JsonObject]) -> str:
 
 
 def _processes(processes: Sequence[JsonObject]) -> str:
-    """One row per process that trained."""
+    """One row per start."""
     rows = []
     for record in processes:
         where = record["environment"]

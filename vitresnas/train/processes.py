@@ -1,4 +1,4 @@
-"""processes.jsonl: which processes trained a run, when, on what, from which commit."""
+"""processes.jsonl: the starts of a run, when, on what, from which commit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vitresnas.latency.environment import describe_environment
 PROCESSES = "processes.jsonl"
 
 
-@functools.cache  # a process that goes back to an earlier state is still the same one
+@functools.cache  # going back to an earlier state is no new start
 def note_process(out: Path) -> None:
-    """Add this process to those that trained the run in `out`."""
+    """Add a start of the run in `out`; called by the process that leads, and by no other."""
     record = {"command": shlex.join(sys.argv), "environment": describe_environment()}
     append_line(out / PROCESSES, record)

@@ -172,7 +172,7 @@ def _left_out(data: Data) -> list[str]:
 
 
 def _environment(place: Place) -> JsonObject:
-    """Of the process that finished the run; processes.jsonl tells of all."""
+    """Of the process that finished the run; processes.jsonl tells of every start."""
     where = describe_environment()
     if place.device.type == "cpu":  # on a machine that has a GPU too
         where["device"] = where["processor"]
