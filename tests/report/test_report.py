@@ -181,6 +181,19 @@ def test_a_page_shows_how_every_check_was_made_and_every_class():
     assert "peak_memory, bytes" in networks(replace(result, history=(costly, *rest)))
 
 
+def test_a_page_tells_fine_tuned_weights_from_inherited_ones():
+    result = SearchResult.load(GOLDEN / "search_result_5.json")
+    tuned = replace(result, test_accuracy=0.985, seconds={"search": 60.0, "fine_tuning": 180.0})
+    html = search_page(tuned, "x")
+    Page(html)
+    section = html[html.index("Fine-tuned, with their own weights") :]
+    assert result.fine_tuned[0].id in section and "0.0500" in section and "99.0 %" in section
+    assert "nats, inherited weights" in html and ">fine-tuned weights" in html
+    assert "fine-tuning finalists" in html and "75 %" in html
+    plain = search_page(replace(tuned, fine_tuned=()), "x")
+    assert ">inherited weights" in plain and "fine-tuned weights" not in plain
+
+
 def test_a_search_without_speeds_is_drawn_over_macs():
     result = SearchResult.load(SEARCH)
 

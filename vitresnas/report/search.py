@@ -24,6 +24,7 @@ SECONDS = {
     "latency_table": "measuring the latency table",
     "search": "scoring candidates",
     "proof": "timing finalists",
+    "fine_tuning": "fine-tuning finalists",
     "write": "writing the files",
 }
 
@@ -39,6 +40,7 @@ def search_page(result: SearchResult, name: str) -> str:
             section("Every network that was scored", columns(drawn.front().svg(), COMPARE)),
             section("The winner, stage by stage", _winner(result)),
             section("Proof", _proof(drawn), _finalists(result), compared_table(result.compared)),
+            _fine_tuned(result),
             section("Constraints", _constraints(result)),
             section("How it was found", columns(drawn.history().svg(), _seconds(result))),
             _classes(result),
@@ -75,12 +77,14 @@ def _tiles(result: SearchResult) -> Iterator[Tile]:
         yield Tile("predicted images/s", f"{best.predicted_images_per_second:,.0f}", "not timed")
     score = best.score
     loss = f"{score.negative_log_likelihood:.4f}"
+    inherited = ", inherited weights" if result.fine_tuned else ""
     if score.accuracy is not None:
-        yield Tile("hold-out accuracy", _percent(score.accuracy), f"{loss} nats")
+        yield Tile("hold-out accuracy", _percent(score.accuracy), f"{loss} nats{inherited}")
     else:
-        yield Tile("negative log-likelihood", loss, f"nats, {score.images} images")
+        yield Tile("negative log-likelihood", loss, f"nats, {score.images} images{inherited}")
     if result.test_accuracy is not None:
-        yield Tile("test accuracy", _percent(result.test_accuracy), "inherited weights")
+        weights = "fine-tuned weights" if result.fine_tuned else "inherited weights"
+        yield Tile("test accuracy", _percent(result.test_accuracy), weights)
     largest = result.largest.candidate
     for what, ours, theirs in (
         ("MACs", best.macs, largest.macs),
@@ -134,6 +138,21 @@ def _finalists(result: SearchResult) -> str:
     if not rows:
         return text("Nothing was timed: the latency table is of another machine.")
     return "<h3>Finalists</h3>" + table(head, rows, keys)
+
+
+def _fine_tuned(result: SearchResult) -> str:
+    """Finalists that were trained further; the best of them is the winner."""
+    rows = [
+        (
+            one.id + (" (winner)" if one.id == result.best.candidate.id else ""),
+            f"{one.score.negative_log_likelihood:.4f}",
+            _percent(one.score.accuracy),
+        )
+        for one in result.fine_tuned
+    ]
+    head = ("network", "NLL", "hold-out")
+    keys = [one.id for one in result.fine_tuned]
+    return section("Fine-tuned, with their own weights", table(head, rows, keys)) if rows else ""
 
 
 def _role(result: SearchResult, candidate: Candidate) -> str:
@@ -190,7 +209,8 @@ def _classes(result: SearchResult) -> str:
         (name, held, _percent(on_holdout), tested, _percent(on_test))
         for name, held, on_holdout, tested, on_test in rows[:CLASSES_SHOWN]
     ]
-    head = ("class", "hold-out images", "accuracy", "test images", "accuracy")
+    held_out = "accuracy, inherited" if result.fine_tuned else "accuracy"
+    head = ("class", "hold-out images", held_out, "test images", "accuracy")
     rest = len(rows) - len(shown)
     more = text(f"{rest} more classes, all of them better.") if rest else ""
     return section("The winner, class by class", table(head, shown), more)
