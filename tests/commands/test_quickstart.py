@@ -10,16 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from vitresnas.models.model_directory import read_card
+from vitresnas.quickstart import plan
 from vitresnas.quickstart.__main__ import main
 from vitresnas.quickstart.pace import Pace
 from vitresnas.quickstart.recipes import batch_of
 from vitresnas.quickstart.schedule import Circumstances, choose, schedule
 from vitresnas.quickstart.spaces import candidates
 from vitresnas.quickstart.survey import Survey, survey
-from vitresnas.space import macs
+from vitresnas.space import load_space, macs
+from vitresnas.train import place
+from vitresnas.train.recipes import cifar_supernet, digits_supernet
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart.py"
 DIGITS = Survey("digits", 10, 1137, 300, 360, 8, True, 1.1, ())
@@ -60,6 +64,17 @@ def test_too_little_time_is_an_epoch_each_and_said(tmp_path):
     space, found = choose(candidates(300, 7), replace(GPU, pace=Pace(1e9, 1e9), seconds=60))
     assert space.image_size == 16 and (found.supernet_epochs, found.retrain_epochs) == (1, 1)
     assert found.total > 60
+
+
+@pytest.mark.parametrize(("count", "threads"), [(1, [1, 1]), (8, [1, 6])])
+def test_the_pace_is_measured_with_the_threads_that_training_takes(count, threads, monkeypatch):
+    monkeypatch.setattr(place, "cores", lambda: count)
+    found = []
+    monkeypatch.setattr(plan, "measure_pace", lambda *_: found.append(torch.get_num_threads()))
+    for recipe in (digits_supernet(), replace(cifar_supernet(), batch_size=32, groups=2)):
+        plan._pace(load_space(recipe.space), recipe.batch_size, recipe.groups, "cpu")
+        assert place.choose_place(recipe, "cpu").threads == found[-1]
+    assert found == threads
 
 
 def test_batches_follow_the_number_of_images():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from vitresnas.doors import say
 from vitresnas.errors import InputError, MismatchError
 from vitresnas.files import Fields, JsonObject, read_json, write_json
 from vitresnas.latency.busy import Watch, busy_warning
+from vitresnas.latency.cores import threads
 from vitresnas.latency.decide import LENGTHS
 from vitresnas.latency.request import Request as TableRequest
 from vitresnas.latency.request import resolve_device
@@ -21,7 +23,7 @@ from vitresnas.quickstart.spaces import SIDES, candidates
 from vitresnas.quickstart.survey import Survey, survey
 from vitresnas.search.constraint import Target
 from vitresnas.space import SearchSpace, load_space, macs
-from vitresnas.train.place import is_small_step
+from vitresnas.train.place import share_cores
 from vitresnas.train.progress import clock
 from vitresnas.train.recipe import Recipe
 
@@ -251,10 +253,6 @@ def _spaces(request: Request, images: Survey) -> tuple[SearchSpace, ...]:
 
 def _pace(space: SearchSpace, batch: int, groups: int, device: str) -> Pace:
     """With the threads that training will use."""
-    before = torch.get_num_threads()
-    if device == "cpu" and is_small_step(batch, macs(space.largest)):
-        torch.set_num_threads(1)
-    try:
+    _, count = share_cores(torch.device(device).type, batch, macs(space.largest))
+    with threads(count) if device == "cpu" else nullcontext():
         return measure_pace(space, batch, groups, device)
-    finally:
-        torch.set_num_threads(before)

@@ -47,12 +47,27 @@ def choose_place(
     if not checkpoint_seconds >= 0:
         raise InputError(f"checkpoint_seconds is {checkpoint_seconds}: use 0 or more")
     share(recipe, world).check(recipe.batch_size, recipe.parts)
-    own = max(1, cores() // world.local_size)
-    if workers is None:
-        workers = min(own - 1, 16) if chosen.type == "cuda" else own // 4
-    small = is_small_step(recipe.batch_size, _image_macs(recipe))
-    count = 1 if small else max(1, own - workers)
+    workers, count = share_cores(
+        chosen.type, recipe.batch_size, _image_macs(recipe), workers, world.local_size
+    )
     return Place(chosen, workers, count, checkpoint_seconds, world)
+
+
+def share_cores(
+    device_type: str,
+    batch_size: int,
+    image_macs: int,
+    workers: int | None = None,
+    processes: int = 1,
+) -> tuple[int, int]:
+    """Workers, and threads that compute, of each of so many processes on this machine.
+
+    workers: None chooses. A step that is small takes one thread.
+    """
+    own = max(1, cores() // processes)
+    if workers is None:
+        workers = min(own - 1, 16) if device_type == "cuda" else own // 4
+    return workers, 1 if is_small_step(batch_size, image_macs) else max(1, own - workers)
 
 
 def share(recipe: Recipe, world: World) -> Share:
