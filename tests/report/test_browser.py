@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 
 from browser import browser, missing, open_page
+from tests.report.training_folder import training_folder
 from vitresnas.report import render_report
 from vitresnas.search.result import SearchResult
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "cpu-xeon-2core"
+QUICKSTART = Path(__file__).parents[1] / "golden" / "quickstart_result_2.json"
 TABLE, SEARCH = RESULTS / "latency_table_tiny.json", RESULTS / "search_digits_2x.json"
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "a browser is there")
@@ -33,17 +36,23 @@ def search(running, tmp_path_factory) -> Iterator[Any]:
     assert complaints == []
 
 
+def source(kind: str, folder: Path) -> Path:
+    """What a page of this kind is made of."""
+    if kind == "quickstart":
+        return Path(shutil.copy(QUICKSTART, folder / "quickstart_result.json"))
+    return {"latency": TABLE, "search": SEARCH}.get(kind) or training_folder(folder)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(
-    ("source", "against"), [(TABLE, TABLE), (SEARCH, None)], ids=["latency", "search"]
-)
-def test_a_page_opens_without_a_complaint_or_a_request(running, tmp_path, source, against, scheme):
+@pytest.mark.parametrize("kind", ["latency", "search", "training", "quickstart"])
+def test_a_page_opens_without_a_complaint_or_a_request(running, tmp_path, kind, scheme):
     path = tmp_path / "page.html"
-    path.write_text(render_report(source, against))
+    path.write_text(render_report(source(kind, tmp_path), TABLE if kind == "latency" else None))
     page, complaints = open_page(running, path, color_scheme=scheme)
-    page.locator("svg.chart .point").first.hover(force=True)
-    assert page.locator("#hover").is_visible() and page.locator("#hover").inner_text()
-    assert complaints == []
+    if kind != "quickstart":  # which has no chart
+        page.locator("svg.chart .point").first.hover(force=True)
+        assert page.locator("#hover").is_visible() and page.locator("#hover").inner_text()
+    assert page.locator("h1").is_visible() and complaints == []
     page.close()
 
 

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.report.test_report import Page
+from tests.report.training_folder import record, training_folder, write_lines
 from vitresnas.errors import FileFormatError
 from vitresnas.files import write_json
 from vitresnas.report import render_report
 from vitresnas.report.__main__ import main
 from vitresnas.report.training import Run
 
-IDENTITY = {"name": "my <recipe>", "epochs": 4, "data": "photos (5ee)", "mixing": {"mixup": 0.8}}
 SCORE = {"accuracy": 0.875, "negative_log_likelihood": 0.5}
-
-
-def record(epoch: int, **more: float) -> dict[str, float]:
-    same = {"learning_rate": 1e-3 / epoch, "seconds": 2.0, "images_per_second": 100.0 + epoch}
-    return {"epoch": epoch, "step": 10 * epoch, "loss": 2.0 / epoch, **same, **more}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_json(tmp_path / "training_run.json", "training_run", IDENTITY)
-    scores = {"holdout_largest_accuracy": 0.5, "holdout_largest_nll": 1.25}
-    better = {"holdout_largest_accuracy": 0.75, "holdout_largest_nll": 0.75}
-    lines = [record(1), record(2, **scores), record(3), record(4, **better)]
-    write_lines(tmp_path / "metrics.jsonl", lines)
-    return tmp_path
-
-
-def write_lines(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return training_folder(tmp_path)
 
 
 def test_curves_tiles_and_configuration_are_on_the_page(folder):
