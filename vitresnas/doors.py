@@ -30,8 +30,8 @@ Main = Callable[[Sequence[str] | None], int]
 def door(main: Main) -> Callable[..., int]:
     """Make `main(argv=None) -> int` end with one sentence and an exit code, never a traceback.
 
-    0 done, 2 bad usage or input, 3 unreachable target, 4 target missed, 130 interrupted,
-    141 nobody reads the output.
+    0 done, 2 bad usage or input, 3 unreachable target, 4 target missed or undecided,
+    130 interrupted, 141 nobody reads the output.
     """
 
     @functools.wraps(main)

@@ -8,7 +8,7 @@ VitresnasError                exit 2   anything this package raises on purpose
 │   ├── MismatchError         exit 2   a table, super-network or run that belongs to something else
 │   ├── MissingLatency        exit 2   a piece that the latency table does not hold
 │   └── BackendError          exit 2   a backend chosen by name that cannot run
-├── TrainingDiverged          exit 2   a loss that is not finite, again and again
+├── TrainingDiverged          exit 2   a loss that is no number or spikes, again and again
 ├── WorkerLost                exit 2   a process of the run that is gone
 ├── StorageError              exit 2   a disk that is full or a folder that cannot be written
 └── UnreachableTarget         exit 3   no architecture of the space can meet the target
@@ -52,7 +52,7 @@ class BackendError(InputError):
 
 
 class TrainingDiverged(VitresnasError):
-    """A loss that is not finite, again and again."""
+    """Losses or scores that are no numbers, or spikes, that going back did not mend."""
 
 
 class WorkerLost(VitresnasError):
