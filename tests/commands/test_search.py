@@ -11,11 +11,15 @@ import time
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
+from tests.commands.conftest import Kit
 from vitresnas.models.model_directory import load_model, read_card
 from vitresnas.search import SearchResult
 from vitresnas.search.__main__ import main, summary
 from vitresnas.space import Architecture
+from vitresnas.supernet import Supernet
+from vitresnas.supernet.directory import save_supernet
 
 TIMED = {"best", "verdict", "rounds", "largest", "seconds", "environment", "test_accuracy", "files"}
 
@@ -196,6 +200,25 @@ def test_fine_tuning_the_best_finalists_decides_between_them(
     assert card["kind"] == "sub-network, fine-tuned"
     assert card["holdout"]["negative_log_likelihood"] == pytest.approx(min(tuned.values()))
     assert card["test"]["accuracy"] == document["test_accuracy"]
+
+
+def test_fine_tuning_allows_as_many_unreadable_images_as_the_super_network_did(
+    search_kit, tmp_path
+):
+    photos = tmp_path / "photos"
+    for number in range(60):
+        for name, grey in (("dark", number), ("light", 255 - number)):
+            (photos / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (grey, grey, grey)).save(photos / name / f"{number}.png")
+    (photos / "dark" / "7.png").write_bytes(b"broken")
+    kit = Kit(tmp_path, search_kit.space.with_data(classes=2))
+    kit.space.save(tmp_path / "space.json")
+    kit.write_table()
+    card = {"run": {"unreadable_share": 0.1}}
+    save_supernet(Supernet(kit.space), tmp_path / "supernet", card)
+    command = [*search_arguments(kit, tmp_path / "out"), "--data", str(photos), "--candidates", "8"]
+    assert main([*command, "--finetune-top", "1", "--finetune-epochs", "1"]) in (0, 4)
+    assert SearchResult.load(tmp_path / "out" / "search_result.json").fine_tuned
 
 
 def test_accuracies_are_told_class_by_class(searched):

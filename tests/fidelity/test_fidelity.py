@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitresnas.errors import InputError, MismatchError
+from vitresnas.errors import InputError, MismatchError, WorkerLost
 from vitresnas.fidelity.__main__ import main, summary
 from vitresnas.fidelity.alone import Trained, alone, recipe_of
 from vitresnas.fidelity.exposure import correlation_ratio, exposures, influences
@@ -138,6 +139,11 @@ def test_whoever_stops_listening_ends_the_workers():
     for _ in spread(time.sleep, [0.0, 600.0], 2):
         break
     wait_until(lambda: not multiprocessing.active_children())
+
+
+def test_a_worker_that_is_killed_is_named():
+    with pytest.raises(WorkerLost, match="a worker was ended from outside"):
+        list(spread(signal.raise_signal, [signal.SIGKILL] * 2, 2))
 
 
 def wait_until(true) -> None:

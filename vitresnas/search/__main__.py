@@ -253,12 +253,12 @@ def _training_for(space: str, data: str | None, device: str) -> Training:
 
 def _tuning(request: SearchRequest) -> Tune:
     """How a finalist is trained further: its space's recipe at a fifth of the learning rate."""
+    from vitresnas.search.prepare import allowed_unreadable
     from vitresnas.space import load_space
-    from vitresnas.train.recipes import RECIPES
+    from vitresnas.train.recipes import load_recipe, recipes_for
     from vitresnas.train.run import run
 
-    family = load_space(request.space).name
-    base = RECIPES.get(f"{family}-retrain", RECIPES["cifar-retrain"])()
+    base = load_recipe(recipes_for(load_space(request.space)).retrain)
     recipe = replace(
         base,
         name=f"{base.name}-short",
@@ -272,7 +272,11 @@ def _tuning(request: SearchRequest) -> Tune:
 
     def tune(architecture: Path, supernet: Path, out: Path, device: str) -> object:
         own = replace(
-            recipe, architecture=str(architecture), init="inherited", supernet=str(supernet)
+            recipe,
+            architecture=str(architecture),
+            init="inherited",
+            supernet=str(supernet),
+            unreadable_share=max(request.unreadable_share, allowed_unreadable(supernet)),
         )
         return run(own, out, device=device)
 
