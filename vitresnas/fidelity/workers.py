@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from vitresnas.doors import INTERRUPTED
-from vitresnas.errors import VitresnasError
+from vitresnas.errors import WorkerLost
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -34,9 +34,9 @@ def spread(do: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> Iter
         for done in as_completed([pool.submit(do, job) for job in jobs]):
             yield done.result()
     except BrokenProcessPool:
-        raise VitresnasError(
-            "a worker was killed (out of memory?): repeat the command, with fewer --workers if it "
-            "happens again"
+        raise WorkerLost(
+            "a worker was ended from outside (out of memory?): repeat the command, with fewer "
+            "--workers if it happens again"
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
