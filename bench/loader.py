@@ -144,7 +144,7 @@ def _recipe(options: Any) -> Recipe:
         raise InputError(f"{recipe.name} has no images of its own: give --data")
     foreign = "space" if recipe.task == RETRAIN else "architecture"
     if foreign in given:
-        raise InputError(f"--{foreign} has no meaning for {recipe.name}: leave it out")
+        raise InputError(f"--{foreign} does not apply to {recipe.name}: leave it out")
     return settled(replace(recipe, **given), torch.device(resolve_device(options.device)))
 
 

@@ -30,7 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "report": (
         "vitresnas.report.__main__",
-        "a table, a search, a training run or a quickstart as one page",
+        "show a table, a search, a training run or a quickstart as one page",
     ),
     "describe": ("vitresnas.describe", "print the stages, parameters and MACs of a network"),
     "space": ("vitresnas.space.__main__", "list, show and derive search spaces"),

@@ -75,7 +75,7 @@ class Request:
             data=self.data or recipe.data,
         )
         if not recipe.data:
-            raise InputError(f"{recipe.name} brings no images: give --data")
+            raise InputError(f"{recipe.name} has no images of its own: give --data")
         return settled(recipe, torch.device(resolve_device(self.device)))
 
     def retraining(self, architecture: str) -> Recipe:

@@ -142,7 +142,7 @@ def test_whoever_stops_listening_ends_the_workers():
 
 
 def test_a_worker_that_is_killed_is_named():
-    with pytest.raises(WorkerLost, match="a worker was ended from outside"):
+    with pytest.raises(WorkerLost, match="a worker was killed"):
         list(spread(signal.raise_signal, [signal.SIGKILL] * 2, 2))
 
 

@@ -35,8 +35,8 @@ def spread(do: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> Iter
             yield done.result()
     except BrokenProcessPool:
         raise WorkerLost(
-            "a worker was ended from outside (out of memory?): repeat the command, with fewer "
-            "--workers if it happens again"
+            "a worker was killed (out of memory?): repeat the command, with fewer --workers if it "
+            "happens again"
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
