@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.second_device import second_device
 from vitresnas.data import ImageSet
 from vitresnas.search.score import SupernetScorer, score_model
 from vitresnas.supernet import Supernet
@@ -72,3 +73,19 @@ def test_parts_together_are_the_score(supernet, holdout, handful, trunk_budget):
         assert losses.mean() == pytest.approx(score.negative_log_likelihood, abs=1e-6)
         assert sum(part[place].correct for part in parts) / 23 == score.accuracy
     assert scorer.images == 23
+
+
+def test_scores_on_another_device_are_the_same(supernet, holdout, handful):
+    network = handful.sample(Random(5))
+    expected = SupernetScorer(supernet, holdout)(network)
+    with second_device() as device:
+        moved = supernet.to(device)
+        for trunk_budget in (1 << 30, 0):
+            scorer = SupernetScorer(moved, holdout, trunk_budget=trunk_budget)
+            parts = scorer.parts([network, handful.largest], 0, 23)[0]
+            loss = pytest.approx(expected.negative_log_likelihood, abs=1e-6)
+            assert scorer(network).negative_log_likelihood == loss
+            assert float(np.mean(parts.losses)) == loss
+        model = moved.extract(network)
+        assert next(model.parameters()).device == device
+        assert score_model(model, holdout).negative_log_likelihood == loss
