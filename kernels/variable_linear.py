@@ -366,7 +366,8 @@ def variants():
     """What is compiled ahead of time: (kernel, direction, signature, constants, options).
 
     For each kernel the uses of a block: qkv; the MLP's first half; attention's projection and the
-    MLP's second half, with a float32 residual stream and with one of the compute type.
+    MLP's second half, with a float32 residual stream and with one of the compute type. Then the use
+    of a classifier, whose width need not be a multiple of 16.
     """
     for dtype, tiles in ((torch.float32, (EXACT,)), (torch.bfloat16, (SMALL, LARGE))):
         half = dtype != torch.float32
@@ -396,6 +397,15 @@ def variants():
                 backward_weight_kernel, "backward", dtype, shape if half else EXACT,
                 ("dy_ptr",) * cast, SCALE=scale,
             )  # fmt: skip
+        plain = {"SEGMENTS": 1, "GELU": False, "SCALE": False, "ALIGNED": False}
+        yield _variant(
+            forward_kernel, "forward", dtype, tiles[0], KEEP=False, RESIDUAL=False, **plain
+        )  # fmt: skip
+        yield _variant(backward_x_kernel, "backward", dtype, tiles[0], **plain)
+        yield _variant(
+            backward_weight_kernel, "backward", dtype, WEIGHT if half else EXACT,
+            SCALE=False, ALIGNED=False,
+        )  # fmt: skip
 
 
 def _variant(kernel, direction, dtype, shape, wide=(), **constants):
@@ -405,9 +415,10 @@ def _variant(kernel, direction, dtype, shape, wide=(), **constants):
     types |= {"widths_in_ptr": "*i32", "widths_out_ptr": "*i32"}
     numbers = ("groups", "rows", "per_image", "rows_per_chunk")
     bm, bn, bk, warps, stages = shape
-    constants |= {"ALIGNED": True, "PRECISION": "ieee", "BM": bm, "BN": bn, "BK": bk}
+    constants = {"ALIGNED": True, **constants, "PRECISION": "ieee", "BM": bm, "BN": bn, "BK": bk}
+    promised = "i32:16" if constants["ALIGNED"] else "i32"
     signature = {
-        name: types.get(name) or ("i32" if name in numbers else "i32:16")
+        name: types.get(name) or ("i32" if name in numbers else promised)
         if not name.endswith("_ptr") or name in types
         else "*fp32"
         for name in kernel.arg_names

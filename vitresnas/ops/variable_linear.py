@@ -38,7 +38,8 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
-    """A residual layer forward and backward, then an MLP's two halves; no column is unspecified."""
+    """A residual layer forward and backward, an MLP's first half, and a classifier, whose width no
+    kernel can be promised anything of; no column is unspecified."""
     generator = torch.Generator().manual_seed(0)
     x, dy = (torch.randn(4, 5, 32, generator=generator).to(device) for _ in range(2))
     weight = torch.randn(32, 32, generator=generator).to(device)
@@ -47,7 +48,15 @@ def _trial(backend: Backend, device: torch.device) -> tuple[Tensor, ...]:
     flags = (1, False, False, x, scale, x.dtype)
     y, _ = backend.forward(x, weight, bias, widths, widths, *flags)
     h, pre = backend.forward(x, weight, bias, widths, widths, 1, True, True, None, None, x.dtype)
-    return y, h, *backend.backward(dy, x, weight, widths, widths, 1, pre, scale)
+    narrow, logits_wide = (torch.full((2,), n, dtype=torch.int32, device=device) for n in (24, 10))
+    head = x[..., :24], weight[:10, :24], bias[:10], narrow, logits_wide
+    logits, _ = backend.forward(*head, 1, False, False, None, None, x.dtype)
+    back = dy[..., :10], head[0], head[1], narrow, logits_wide
+    return (
+        *(y, h, logits),
+        *backend.backward(dy, x, weight, widths, widths, 1, pre, scale),
+        *backend.backward(*back, 1, None, None),
+    )
 
 
 OP = Op(
