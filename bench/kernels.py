@@ -64,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = dispatch.default_device()
     batch = arguments.batch_size or (128 if device.type == "cuda" else 32)
     torch.manual_seed(0)
-    rows, began, late = [], time.monotonic(), 0
+    rows, complete, began, late = [], [], time.monotonic(), 0
     for name in arguments.op or TIMED:
+        before = late
         for work in works(name, batch, device):
             for backend in timed_backends(work):
                 if arguments.seconds and time.monotonic() - began > arguments.seconds:
@@ -74,23 +75,25 @@ def main(argv: Sequence[str] | None = None) -> int:
                 rows.append(measure(work, backend, arguments.rounds))
                 say(line(rows[-1]))
                 if arguments.out:  # at once: nothing measured is lost when this is killed
-                    write_json(arguments.out, "bench", payload(rows))
+                    write_json(arguments.out, "bench", payload(rows, complete))
+        complete += [name] if late == before else []
     if late:
         say(f"{late} rows are left out: {arguments.seconds:.0f} s have passed")
-    publish(rows, arguments)
+    publish(rows, arguments, complete)
     return 0 if all(row["max_error"] < TOLERANCE[row["dtype"]] for row in rows) else 2
 
 
-def publish(rows: list[dict[str, Any]], arguments: Any) -> None:
+def publish(rows: list[dict[str, Any]], arguments: Any, complete: Sequence[str] = ()) -> None:
     if arguments.out:
-        write_json(arguments.out, "bench", payload(rows))
+        write_json(arguments.out, "bench", payload(rows, complete))
         say(f"wrote {len(rows)} rows to {arguments.out}")
     if arguments.json:
-        print_json(payload(rows))
+        print_json(payload(rows, complete))
 
 
-def payload(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"environment": environment(), "rows": rows}
+def payload(rows: list[dict[str, Any]], complete: Sequence[str]) -> dict[str, Any]:
+    """complete: the ops whose every row was timed; no other one is proven by this file."""
+    return {"environment": environment(), "complete": list(complete), "rows": rows}
 
 
 environment = functools.cache(describe_environment)

@@ -53,6 +53,9 @@ def measure(work: Work, backend: str, rounds: int) -> dict[str, Any]:
         "copy": copies(work.bytes, len(sets), device),
     }
     samples, failed = time_rivals(rivals, rounds, device)
+    if missing := {"ours", "copy", "reference"} & failed.keys():
+        why = "; ".join(f"{name}: {failed[name]}" for name in sorted(missing))
+        return {**row, "passed": False, "not_timed": why}
     medians = {name: statistics.median(found) for name, found in samples.items()}
     by_bytes = medians.pop("copy")
     by_flops = work.flops / flops_per_millisecond(work.dtype, device) if work.flops else 0.0

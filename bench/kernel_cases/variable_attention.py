@@ -112,6 +112,8 @@ def flex(s: Inputs, size: int) -> Tensor:
 
 @functools.cache
 def compiled_flex() -> Any:
+    from torch._functorch import config
     from torch.nn.attention.flex_attention import flex_attention
 
+    config.donated_buffer = False  # its backward pass is called again and again
     return torch.compile(flex_attention, dynamic=False)

@@ -104,9 +104,13 @@ def test_a_kernel_that_disagrees_with_the_reference_steps_aside_with_a_warning()
 
 
 def test_only_a_committed_passing_result_of_that_architecture_proves_a_kernel(tmp_path):
-    def commit(device, architecture, *passed):
-        rows = [{"op": OP.name, "backend": "triton", "passed": one} for one in passed]
-        payload = {"environment": {"architecture": architecture}, "rows": rows}
+    def commit(device, architecture, *passed, complete=(OP.name,)):
+        rows = [
+            {"op": OP.name, "backend": "triton", "direction": direction, "passed": one}
+            for direction, one in zip(("forward", "backward"), passed, strict=False)
+        ]
+        environment = {"architecture": architecture}
+        payload = {"environment": environment, "complete": list(complete), "rows": rows}
         write_json(tmp_path / device / "kernels.json", "bench", payload)
         proven.cache_clear()
 
@@ -116,10 +120,19 @@ def test_only_a_committed_passing_result_of_that_architecture_proves_a_kernel(tm
     assert not ask()
     commit("h100", "sm_90", True, False)
     assert not ask()
+    commit("h100", "sm_90", True)
+    assert not ask()
+    commit("h100", "sm_90", True, True, complete=())  # killed, or out of time
+    assert not ask()
     commit("h100", "sm_90", True, True)
+    assert ask()
+    commit("h200", "sm_90", True, False)
+    assert not ask()
+    commit("h200", "sm_90", True, True)
     assert ask()
     assert not ask("sm_80")
     assert not ask(backend="cuda")
+    (tmp_path / "h200" / "kernels.json").unlink()
     (tmp_path / "h100" / "kernels.json").write_text("not JSON")
     proven.cache_clear()
     assert not ask()
