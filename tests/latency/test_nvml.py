@@ -91,7 +91,7 @@ def test_what_an_old_driver_does_not_tell_is_none():
     look = nvml.look()
     assert look.power_watts is None and nvml.joules() is None
     assert look.throttled == ("idle", "thermal, hardware")
-    assert measure_energy(nvml, {"a": lambda: None}, 1, lambda: None) is None
+    assert measure_energy(nvml, {"a": lambda: None}, 1, lambda: None, seconds=1.0) is None
 
 
 def test_a_library_that_does_not_start_or_is_missing_is_no_nvml(monkeypatch):
@@ -146,9 +146,12 @@ def test_energy_per_image_is_counted_and_fitted():
         for id_, f in found.items()
     }
     answer = measure_energy(
-        Nvml(library), calls, 32, lambda: None, clock=lambda: now, pause=lambda s: work(s, 100.0)
+        *(Nvml(library), calls, 32, lambda: None),
+        seconds=5.0,
+        clock=lambda: now,
+        pause=lambda seconds: work(seconds, 100.0),
     )
-    assert answer
+    assert answer and now == pytest.approx(1.0 + 5.0, rel=0.1)  # idle, then half a second each
     joules, idle = answer
     assert idle == pytest.approx(100.0, rel=0.01)
     energy = fit_energy("test", list(joules), list(found.values()), list(joules.values()), idle)

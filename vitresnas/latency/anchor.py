@@ -77,15 +77,15 @@ class Anchor:
         return mean(host for host, _ in times), mean(device for _, device in times)
 
     def now(self) -> float:
-        """Its time at this moment, not logged: one window of the finest running median."""
-        return median(self._times()[0] for _ in range(SCALES[0][0]))
+        """The device's time at this moment, not logged: one window of the finest running median."""
+        return median(self._times()[1] for _ in range(SCALES[0][0]))
 
     def wait_until_quiet(self, seconds: float) -> bool:
         """Let a disturbance pass, for at most `seconds`; whether the level is reached again.
 
         Not logged: a long wait would make the disturbance the rule.
         """
-        level, noise = level_and_noise([reading.host for reading in self._log.readings])
+        level, noise = level_and_noise([reading.device for reading in self._log.readings])
         end = self._clock() + seconds
         while True:
             if abs(self.now() / level - 1.0) <= tolerance(noise / level):

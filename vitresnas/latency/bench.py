@@ -33,7 +33,7 @@ class Bench:
     """Builds and calls pieces and networks; inputs stay on the device and are shared by shape."""
 
     def __init__(self, space: SearchSpace, condition: Condition, device: torch.device) -> None:
-        self._condition, self._device = condition, device
+        self._condition, self.device = condition, device
         self._dtype = DTYPES[condition.dtype]
         self._prepare = find_runtime(condition.runtime).prepare
         self._weights = SharedWeights(parameters(space.largest), device, self._dtype)
@@ -60,7 +60,7 @@ class Bench:
         condition = self._condition
         return {
             label: prepare_guest(label, guest, condition.dtype, condition.runtime)
-            for label, guest in guests(models, condition.batch_size, str(self._device)).items()
+            for label, guest in guests(models, condition.batch_size, str(self.device)).items()
         }
 
     def peak_memory(self, architecture: Architecture) -> tuple[int, str]:
@@ -104,7 +104,7 @@ class Bench:
     def _input(self, shape: tuple[int, ...]) -> Tensor:
         if shape not in self._inputs:
             values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-            self._inputs[shape] = values.to(self._device, self._dtype)
+            self._inputs[shape] = values.to(self.device, self._dtype)
         return self._inputs[shape]
 
     def _first_call(self, make: Callable[[], Call], name: str) -> Call:

@@ -153,15 +153,15 @@ class Drift:
 
     @property
     def level(self) -> float | None:
-        """The anchor's host milliseconds; None after too short a run."""
+        """The anchor's milliseconds on the device; None after too short a run."""
         if len(self.readings) < LEAST_READINGS:
             return None
-        return level_and_noise([reading.host for reading in self.readings])[0]
+        return level_and_noise([reading.device for reading in self.readings])[0]
 
     def __str__(self) -> str:
         if len(self.readings) < LEAST_READINGS:
             return "drift: the run was too short to tell"
-        level, noise = level_and_noise([reading.host for reading in self.readings])
+        level, noise = level_and_noise([reading.device for reading in self.readings])
         anchor = f"anchor {level:.3f} ms, noise {100.0 * noise / level:.1f} %"
         if not self.stretches:
             return f"drift: none ({anchor}){self._crowd()}"

@@ -73,7 +73,10 @@ def driver() -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, with "+" after it where files were changed."""
+    """The checkout's commit, with "+" after it where files were changed; VITRESNAS_COMMIT says it
+    where the files came without their repository, as into a container."""
+    if told := os.environ.get("VITRESNAS_COMMIT"):
+        return told
     root = str(Path(__file__).resolve().parents[2])
     if not (Path(root) / ".git").exists():
         return ""  # an installed copy: some other repository around it must not speak for it

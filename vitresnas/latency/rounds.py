@@ -25,7 +25,8 @@ _ENOUGH_CLEAN = 12  # samples outside drifted stretches, to measure nothing agai
 class Plan:
     """How many rounds a phase takes: between two bounds, as many as fit into `seconds`.
 
-    An item leaves the rounds once the 95 % interval of its price is narrower than `precision`.
+    An item leaves the rounds once the 95 % intervals of its price, in host and in device time, are
+    narrower than `precision`.
     """
 
     minimum_rounds: int
@@ -43,8 +44,11 @@ class Plan:
             rounds >= self.minimum_rounds and spent >= self.seconds
         )
 
-    def narrow(self, samples: Sequence[float]) -> bool:
-        return len(samples) >= self.minimum_rounds and p10_width(samples) < self.precision
+    def narrow(self, visits: Sequence[Visit]) -> bool:
+        if len(visits) < self.minimum_rounds:
+            return False
+        times = [visit.host for visit in visits], [visit.device for visit in visits]
+        return max(map(p10_width, times)) < self.precision
 
 
 def run_rounds(
@@ -71,17 +75,17 @@ def run_rounds(
     rounds = 0
     visit = _Visitor({**calls, **beside}, measure, log, between, clock)
     wanted, guests = list(calls), list(beside)
-    samples: dict[str, list[float]] = {name: [] for name in (*calls, *beside)}
+    visits: dict[str, list[Visit]] = {name: [] for name in (*calls, *beside)}
     while wanted and not plan.enough(rounds, log.seconds(phase, rounds)):
         order = [(phase, item) for item in wanted] + [(COMPARED, item) for item in guests]
         Random(f"{phase} {rounds}").shuffle(order)
         for position, (kind, item) in enumerate(order):
             visit(kind, rounds, item)
-            samples[item].append(log.visits[kind, rounds, item].host)
+            visits[item].append(log.visits[kind, rounds, item])
             done = rounds + (position + 1) / len(order)
             step(_fraction(plan, done, log.seconds(phase, rounds + 1)), f"round {rounds + 1}")
         rounds += 1
-        wanted = [item for item in wanted if not plan.narrow(samples[item])]
+        wanted = [item for item in wanted if not plan.narrow(visits[item])]
         if plan.enough(rounds, log.seconds(COMPARED, rounds)):
             guests = []
     return rounds

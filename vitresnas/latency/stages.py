@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from random import Random
 
 import torch
@@ -26,6 +27,7 @@ from vitresnas.space.operations import operations
 _MEMORY_NETWORKS = 4  # besides the ends of the space
 _REPEAT_SHARE = 0.5  # of the time, for what drift has spoilt
 _TAIL_SHARE = 0.1  # of the time, at batch 1
+_ENERGY_SHARE = 0.2  # of the time, for the energy of all calibration networks
 _WAIT_SHARE = 0.2  # of the time, for a disturbance to pass before that
 
 
@@ -134,7 +136,8 @@ def energy_of_calibration(
         run.recorder.nvml,
         {network.id: calls[network.id] for network in choice.calibration},
         run.condition.batch_size,
-        torch.cuda.synchronize,
+        partial(torch.cuda.synchronize, run.bench.device),
+        seconds=_ENERGY_SHARE * (run.operation_plan.seconds + run.network_plan.seconds),
     )
     if found is None:
         return None

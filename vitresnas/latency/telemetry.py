@@ -14,7 +14,8 @@ from vitresnas.latency.statistics import Clock
 
 MOST_LOOKS = 400  # kept in a table; further ones replace every second of them
 HOW = "NVML's energy counter"
-_SECONDS_PER_NETWORK = 1.0
+_LEAST_SECONDS_PER_NETWORK = 0.2  # the counter itself moves about every 20 to 100 ms
+_MOST_SECONDS_PER_NETWORK = 1.0
 _IDLE_SECONDS = 1.0
 
 
@@ -60,13 +61,13 @@ def measure_energy(
     batch_size: int,
     synchronize: Callable[[], object],
     *,
-    seconds: float = _SECONDS_PER_NETWORK,
+    seconds: float,
     clock: Clock = time.perf_counter,
     pause: Callable[[float], None] = time.sleep,
 ) -> tuple[dict[str, float], float] | None:
     """Joules per image of each call run back to back, and the watts drawn while idle before.
 
-    None where the device does not count energy.
+    seconds: for all calls together, within bounds. None where the device does not count energy.
     """
     before = nvml.joules()
     if before is None:
@@ -74,12 +75,14 @@ def measure_energy(
     begin = clock()
     pause(_IDLE_SECONDS)
     idle = (_counted(nvml) - before) / (clock() - begin)
+    each = seconds / len(calls)
+    each = min(max(each, _LEAST_SECONDS_PER_NETWORK), _MOST_SECONDS_PER_NETWORK)
     found = {}
     for name, call in calls.items():
         call()
         synchronize()
         start, begin, images = _counted(nvml), clock(), 0
-        while clock() - begin < seconds:
+        while clock() - begin < each:
             call()
             synchronize()
             images += batch_size

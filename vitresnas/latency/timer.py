@@ -48,6 +48,14 @@ class CudaTimer:
         self._device, self._clock = device, clock
 
     def piece(self, call: Call) -> tuple[float, float]:
+        with torch.cuda.device(self._device):  # events are of the current device's stream
+            return self._piece(call)
+
+    def network(self, call: Call) -> tuple[float, float]:
+        with torch.cuda.device(self._device):
+            return self._network(call)
+
+    def _piece(self, call: Call) -> tuple[float, float]:
         begin_event, end_event = self._events()
         torch.cuda.synchronize(self._device)
         # The device is held while the host enqueues, so that the events enclose work and no
@@ -61,7 +69,7 @@ class CudaTimer:
         torch.cuda.synchronize(self._device)
         return host, max(begin_event.elapsed_time(end_event), 1e-6)
 
-    def network(self, call: Call) -> tuple[float, float]:
+    def _network(self, call: Call) -> tuple[float, float]:
         begin_event, end_event = self._events()
         torch.cuda.synchronize(self._device)
         begin = self._clock()
