@@ -48,17 +48,17 @@ class GraphedNetwork:
 @torch.no_grad()
 def record(module: Callable[[Tensor], Any], x: Tensor) -> tuple[torch.cuda.CUDAGraph, Any]:
     """One forward pass as a graph that reads `x` and writes the output, both where they are now."""
-    main = torch.cuda.current_stream(x.device)
-    side = torch.cuda.Stream(x.device)
     graph = torch.cuda.CUDAGraph()
     try:
-        side.wait_stream(main)
-        with torch.cuda.stream(side):  # lazy initialisation must not be recorded
-            for _ in range(3):
-                module(x)
-        main.wait_stream(side)
-        with torch.cuda.graph(graph):
-            output = module(x)
+        with torch.cuda.device(x.device):  # a capture sees the work of the current device alone
+            main, side = torch.cuda.current_stream(), torch.cuda.Stream()
+            side.wait_stream(main)
+            with torch.cuda.stream(side):  # lazy initialisation must not be recorded
+                for _ in range(3):
+                    module(x)
+            main.wait_stream(side)
+            with torch.cuda.graph(graph, stream=side):
+                output = module(x)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

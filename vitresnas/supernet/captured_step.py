@@ -126,19 +126,24 @@ class CapturedStep:
         if not self._capture:
             self._step()
             return
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._step()
-        torch.cuda.current_stream().wait_stream(stream)
+        with self._on_its_device():
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self._step()
+            torch.cuda.current_stream().wait_stream(stream)
 
     def _record(self) -> None:
         graph = torch.cuda.CUDAGraph()
         self.optimizer.zero_grad(set_to_none=True)  # gradients then live in the graph's own memory
-        with torch.cuda.graph(graph):
+        with self._on_its_device(), torch.cuda.graph(graph, stream=torch.cuda.Stream()):
             self._step()
         self._graph = graph
         graph.replay()  # recording ran nothing
+
+    def _on_its_device(self) -> torch.cuda.device:
+        """A capture sees the work of the current device alone."""
+        return torch.cuda.device(next(self.supernet.parameters()).device)
 
     def _step(self) -> None:
         assert self._buffers is not None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from vitresnas.data.load import Data
 from vitresnas.errors import InputError, VitresnasError
 from vitresnas.supernet.supernet import PATHS, Supernet
@@ -57,6 +59,9 @@ def path_speeds(trainer: Trainer, data: Data, epoch: int, size: int, room: float
                 found = take_turn(path)
             except VitresnasError as error:
                 left_out[path] = str(error)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                left_out[path] = "it does not fit into memory"
             else:
                 before = fastest.get(path, found)
                 fastest[path] = [min(times) for times in zip(before, found, strict=False)]
