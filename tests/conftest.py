@@ -24,6 +24,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def exact_convolutions() -> None:
+    """On a GPU cuDNN rounds fp32 to TF32, and chooses algorithms as it likes, unless told."""
+    if HAS_GPU:
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+
+
 @pytest.fixture
 def needs_onnx() -> None:
     for name in ("onnxruntime", "onnx", "onnxscript"):
