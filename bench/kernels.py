@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = dispatch.default_device()
     batch = arguments.batch_size or (128 if device.type == "cuda" else 32)
     torch.manual_seed(0)
-    rows, complete, began, late = [], [], time.monotonic(), 0
+    rows, began, late = [], time.monotonic(), 0
+    complete: list[str] = []
     for name in arguments.op or TIMED:
         before = late
         for work in works(name, batch, device):

@@ -23,6 +23,8 @@ SMALL, LARGE = (64, 128, 64, 4, 4), (128, 128, 64, 8, 3)  # by the number of row
 # in registers, and steps of 64 rows would spill.
 WEIGHT, WEIGHT_CONVERTED = (128, 128, 64, 8, 3), (128, 128, 32, 8, 3)
 EXACT = (64, 64, 16, 8, 3)  # float32 without tensor cores
+# Without known multiples of 16 every element needs an address of its own, and larger tiles spill.
+UNALIGNED, UNALIGNED_EXACT = (64, 64, 32, 8, 3), (32, 64, 16, 8, 3)
 TINY = (32, 32, 32, 4, 1)  # what the interpreter can afford
 MULTIPROCESSORS = 132  # of an H100 or H200
 SQRT_HALF = tl.constexpr(0.7071067811865476)
@@ -247,19 +249,23 @@ def backward_weight_kernel(
     tl.store(dweight_ptr + at, total, mask=whole)
 
 
-def tile(dtype, rows):
+def tile(dtype, rows, aligned):
     """(BM, BN, BK, warps, stages) of forward and dx for a group of `rows` rows."""
     if interpreted():
         return TINY
+    if not aligned:
+        return UNALIGNED_EXACT if dtype == torch.float32 else UNALIGNED
     if dtype == torch.float32:
         return EXACT
     return LARGE if rows >= 8192 else SMALL
 
 
-def weight_tile(dtype, converted):
+def weight_tile(dtype, converted, aligned):
     """(BM, BN, BK, warps, stages) of the weight's gradient."""
     if interpreted():
         return TINY
+    if not aligned:
+        return UNALIGNED_EXACT if dtype == torch.float32 else UNALIGNED
     if dtype == torch.float32:
         return EXACT
     return WEIGHT_CONVERTED if converted else WEIGHT
@@ -296,7 +302,8 @@ def forward(
     pre = x.new_empty(y.shape if gelu and keep else 0)
     rows = len(x_RK) // groups
     if rows:
-        bm, bn, bk, warps, stages = tile(x.dtype, rows)
+        whole = aligned(inputs, part)
+        bm, bn, bk, warps, stages = tile(x.dtype, rows, whole)
         with torch.cuda.device_of(x):
             forward_kernel[(triton.cdiv(outputs, bn) * triton.cdiv(rows, bm) * groups,)](
                 x_RK, weight, bias, widths_in.contiguous(), widths_out.contiguous(),
@@ -304,7 +311,7 @@ def forward(
                 bias if scale is None else scale.contiguous(), y, pre if gelu and keep else y,
                 rows, inputs, outputs, part, x_RK.stride(0), max(1, x.shape[1:-1].numel()),
                 segments, gelu, keep, residual is not None, scale is not None,
-                aligned(inputs, part), precision(), bm, bn, bk,
+                whole, precision(), bm, bn, bk,
                 num_warps=warps, num_stages=stages,
             )  # fmt: skip
     return y, pre
@@ -318,12 +325,13 @@ def backward(dy, x, weight, widths_in, widths_out, segments, pre, scale):
     groups, part = widths_in.numel(), outputs // segments
     rows, per_image = len(x_RK) // groups, max(1, x.shape[1:-1].numel())
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
-    shape = weight_tile(x.dtype, scale is not None or dy.dtype != x.dtype)
+    whole = aligned(inputs, part)
+    shape = weight_tile(x.dtype, scale is not None or dy.dtype != x.dtype, whole)
     chunks = chunks_of(rows, outputs, inputs, shape)
     dweight = x.new_empty((chunks, outputs, inputs), dtype=torch.float32)
     dbias = x.new_empty((chunks, outputs), dtype=torch.float32)
     scales = dbias if scale is None else scale.contiguous()
-    flags = (scale is not None, aligned(inputs, part), precision())
+    flags = (scale is not None, whole, precision())
     with torch.cuda.device_of(x):
         bm, bn, bk, warps, stages = shape
         grid = triton.cdiv(inputs, bn) * triton.cdiv(outputs, bm) * chunks
@@ -332,7 +340,7 @@ def backward(dy, x, weight, widths_in, widths_out, segments, pre, scale):
             outputs, part, x_RK.stride(0), dy_RN.stride(0), per_image, triton.cdiv(rows, chunks),
             *flags, bm, bn, bk, num_warps=warps, num_stages=stages,
         )  # fmt: skip
-        bm, bn, bk, warps, stages = tile(x.dtype, rows)
+        bm, bn, bk, warps, stages = tile(x.dtype, rows, whole)
         if rows:
             backward_x_kernel[(triton.cdiv(inputs, bn) * triton.cdiv(rows, bm) * groups,)](
                 weight, dy_RN, widths_in, widths_out, scales,
@@ -397,15 +405,12 @@ def variants():
                 backward_weight_kernel, "backward", dtype, shape if half else EXACT,
                 ("dy_ptr",) * cast, SCALE=scale,
             )  # fmt: skip
-        plain = {"SEGMENTS": 1, "GELU": False, "SCALE": False, "ALIGNED": False}
-        yield _variant(
-            forward_kernel, "forward", dtype, tiles[0], KEEP=False, RESIDUAL=False, **plain
-        )  # fmt: skip
-        yield _variant(backward_x_kernel, "backward", dtype, tiles[0], **plain)
-        yield _variant(
-            backward_weight_kernel, "backward", dtype, WEIGHT if half else EXACT,
-            SCALE=False, ALIGNED=False,
-        )  # fmt: skip
+        shape = UNALIGNED if half else UNALIGNED_EXACT
+        plain = {"SCALE": False, "ALIGNED": False}
+        one = {"SEGMENTS": 1, "GELU": False, **plain}
+        yield _variant(forward_kernel, "forward", dtype, shape, KEEP=False, RESIDUAL=False, **one)
+        yield _variant(backward_x_kernel, "backward", dtype, shape, **one)
+        yield _variant(backward_weight_kernel, "backward", dtype, shape, **plain)
 
 
 def _variant(kernel, direction, dtype, shape, wide=(), **constants):

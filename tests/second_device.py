@@ -34,7 +34,7 @@ _INDEXED = (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.defaul
 def second_device() -> Iterator[torch.device]:
     """Inside, `DEVICE` can be used; there is no bf16 on it."""
     fused, asked, made = (
-        optimizer._get_fused_kernels_supported_devices,
+        optimizer._get_fused_kernels_supported_devices,  # type: ignore[attr-defined]
         torch.is_autocast_enabled,
         torch.autocast,
     )
@@ -76,7 +76,7 @@ class SecondDeviceTensor(Tensor):
         made.held = held
         return made
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]
         return f"SecondDeviceTensor({self.held})"
 
     def tolist(self) -> Any:
@@ -86,7 +86,7 @@ class SecondDeviceTensor(Tensor):
         return self.held.__reduce_ex__(protocol)  # saved, and loaded on the CPU
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, op: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         return _run(op, args, kwargs or {})
@@ -116,7 +116,9 @@ def _run(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if not to:
         return held
     with torch.inference_mode(False):  # PyTorch itself decides which tensors are of that mode
-        out = tree_map(lambda one: SecondDeviceTensor(one) if isinstance(one, Tensor) else one, held)
+        out = tree_map(
+            lambda one: SecondDeviceTensor(one) if isinstance(one, Tensor) else one, held
+        )
     if torch.is_inference_mode_enabled():  # in which no views are kept track of
         return args[0] if op._schema.is_mutable else out
     return return_and_correct_aliasing(op, tuple(args), dict(kwargs), out)

@@ -120,7 +120,7 @@ def test_golden_training_results_are_read_for_ever_and_the_newest_is_written_aga
         (tmp_path / "training_result.json").write_bytes(golden.read_bytes())
         result = TrainingResult.load(tmp_path)
         assert result is not None and result.test["network"]["accuracy"] == 0.95
-        told = "least for dog: 0.9000 of 30 images"
+        told = "lowest for dog: 0.9000 of 30 images"
         assert any(told in line for line in result.lines()) == (version == 2)
         result.save(tmp_path)
         again = (tmp_path / "training_result.json").read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ DEVICE = "cuda"
 
 @pytest.mark.gpu
 def test_train_measure_search_retrain_verify(search_kit, tmp_path, capsys):
-    def command(*arguments: object) -> dict:
+    def command(*arguments: object) -> dict[str, Any]:
         capsys.readouterr()
         code = main([*map(str, arguments), "--device", DEVICE, "--json"])
         printed = capsys.readouterr()

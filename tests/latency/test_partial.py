@@ -96,7 +96,7 @@ def test_a_log_about_something_else_is_not_used_and_that_is_said(tmp_path):
     log.record(Visit("operation", 0, "a", 1.0, 1.0, 0.1))
     other, message = PartialLog.open(tmp_path / "log", {**SUBJECT, "seconds": 2.0})
     assert not other.visits
-    assert message and "not used" in message and str(tmp_path / "log") in message
+    assert message and "ignored" in message and str(tmp_path / "log") in message
     assert len((tmp_path / "log").read_text().splitlines()) == 1
 
 
