@@ -11,7 +11,7 @@ from torch import nn
 
 from designed.families import FAMILIES
 from designed.matching import TOLERANCE, Clock, match
-from designed.request import Request, curve, looked_at, nothing_to_train
+from designed.request import Request, curve, looked_at
 from plans import decided, equal_epochs, seconds_per_epoch
 from vitresnas.data import Data
 from vitresnas.doors import say
@@ -125,7 +125,7 @@ def _searched(request: Request, name: str, strategy: str, candidates: int | None
         out=request.out / name,
         proof_seconds=request.proof_seconds,
     )
-    return search(asked, nothing_to_train)
+    return search(asked)
 
 
 def _of_search(request: Request, name: str, what: str, result: SearchResult) -> Contestant:

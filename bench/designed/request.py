@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -117,7 +116,3 @@ def curve(out: Path, network: str) -> list[JsonObject]:
                 }
             )
     return points
-
-
-def nothing_to_train(space: str, data: str | None, device: str) -> NoReturn:
-    raise AssertionError("the super-network is given")

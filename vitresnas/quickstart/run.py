@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
 
 from vitresnas.cache import locked
 from vitresnas.doors import say
@@ -58,7 +57,7 @@ def run(plan: Plan, out: Path) -> QuickstartResult:
         _stage(2, "super-network", plan.schedule.seconds["supernet"], out / SUPERNET / TRAINED)
         supernet = train(plan.recipe(out), out / SUPERNET, device=device)
         _stage(3, "search", plan.schedule.seconds["search"], out / SEARCH / FOUND)
-        found = search(request, _none_to_train)
+        found = search(request)
         seconds = {
             "latency table": float(table.circumstances["seconds"]),
             "super-network": supernet.seconds,
@@ -108,10 +107,6 @@ def _search_request(plan: Plan, out: Path) -> SearchRequest:
         margin=MARGIN,
         unreadable_share=plan.request.unreadable_share,
     )
-
-
-def _none_to_train(space: str, data: str | None, device: str) -> NoReturn:
-    raise AssertionError("the super-network is given")
 
 
 def _retraining(plan: Plan, out: Path, spent: float) -> tuple[Recipe, float]:

@@ -13,7 +13,7 @@ import torch
 from vitresnas.cache import locked
 from vitresnas.data import Data, load_data
 from vitresnas.doors import say
-from vitresnas.errors import MismatchError
+from vitresnas.errors import InputError, MismatchError
 from vitresnas.files import JsonObject, digest, storage_errors
 from vitresnas.latency.compared import ExistingModel
 from vitresnas.latency.cores import threads
@@ -54,14 +54,14 @@ TrainingFor = Callable[[str, str | None, str], Training]
 
 def run(
     request: SearchRequest,
-    training_for: TrainingFor,
+    training_for: TrainingFor | None = None,
     workers: Workers | None = None,
     tune: Tune | None = None,
 ) -> SearchResult:
     """Search, prove and write; a search that is finished is read, one that was cut short goes on.
 
     training_for: (space, data) as the user typed them and the device -> how to train a
-    super-network for them.
+    super-network for them; needed where the request names none.
     workers: other processes that score, see `serve_search`. tune: how a finalist is trained
     further, where the request asks for that.
     Raises UnreachableTarget, MismatchError (table, super-network or folder of something else) and
@@ -73,6 +73,8 @@ def run(
     job = create_job(request)
     supernet_path = request.supernet
     if supernet_path is None:
+        if training_for is None:
+            raise InputError("no super-network is given, nor how to train one: name its folder")
         with phase(job.seconds, "supernet"):
             training = training_for(request.space, request.data, job.device)
             supernet_path = prepare_supernet(training, job.space, job.data.id, job.device)
