@@ -12,6 +12,7 @@ from vitresnas.report.search_charts import SearchCharts, timed
 from vitresnas.report.stages import draw_stages
 from vitresnas.report.words import duration
 from vitresnas.search.candidate import Candidate
+from vitresnas.search.prove import counted
 from vitresnas.search.result import SearchResult
 from vitresnas.search.speed_axis import SpeedAxis
 from vitresnas.space.operations import operations
@@ -183,9 +184,9 @@ def _constraints(result: SearchResult) -> str:
         rows.append((wanted, predicted, value, interval, result.verdict, "timed" if value else ""))
     for constraint in result.settings.get("constraints", ()):
         name = str(constraint).split()[0]
-        counted = {"macs": best.candidate.macs, "parameters": best.candidate.parameters}.get(name)
-        rows.append((constraint, "", f"{counted:,}" if counted else "", "",
-                     "met" if counted else "unproven", "counted" if counted else ""))  # fmt: skip
+        known = counted(best.candidate).get(name)
+        rows.append((constraint, "", f"{known.value:,.0f}" if known else "", "",
+                     "met" if known else "unproven", known.how if known else ""))  # fmt: skip
     return table(head, rows) if rows else text("none")
 
 

@@ -22,7 +22,7 @@ from vitresnas.latency.request import device_name
 from vitresnas.models.model_directory import load_model, save_model
 from vitresnas.models.weights import sha256
 from vitresnas.search.candidate import Candidate, Finalist
-from vitresnas.search.check import Found, check
+from vitresnas.search.check import check
 from vitresnas.search.engine import Session
 from vitresnas.search.fine_tune import Tune, fine_tune
 from vitresnas.search.job import Job, SearchRequest, create_job, phase
@@ -33,7 +33,7 @@ from vitresnas.search.per_class import per_class
 from vitresnas.search.picture import draw
 from vitresnas.search.prepare import Training, allowed_unreadable, prepare_supernet
 from vitresnas.search.progress import Watch
-from vitresnas.search.prove import FINALISTS, Proof, SearchOn, prove
+from vitresnas.search.prove import FINALISTS, Proof, SearchOn, counted, prove
 from vitresnas.search.result import RESULT, SearchResult
 from vitresnas.search.score import SCORING_BATCH, SupernetScorer, score_model
 from vitresnas.search.settings import SETTINGS, check_folder, claim_folder
@@ -268,12 +268,9 @@ def _settle(session: Session) -> Callable[[Candidate], Candidate]:
 def _unmeasured(job: Job, best: Finalist) -> Finalist:
     """The best with a check of each constraint; what only the table's device tells is open."""
     why = "not timed: the latency table is of another device"
-    counted = {
-        "macs": Found(float(best.candidate.macs), None, "counted"),
-        "parameters": Found(float(best.candidate.parameters), None, "counted"),
-    }
+    known = counted(best.candidate)
     checks = (
-        check(one, best.candidate.cost(one.name), counted.get(one.name, why))
+        check(one, best.candidate.cost(one.name), known.get(one.name, why))
         for one in job.constraints
     )
     return replace(best, checks=tuple(checks))
