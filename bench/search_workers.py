@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
+from vitresnas.doors import Rank
 from vitresnas.files import write_json
 
 _WARM_UP = 20  # candidates per process that are not counted
@@ -33,12 +34,12 @@ def measure(arguments: argparse.Namespace) -> int:
     from vitresnas.data import load_data
     from vitresnas.search.run import scores_depend_on, serve_search
     from vitresnas.search.score import SupernetScorer
-    from vitresnas.search.workers import joined, rank
+    from vitresnas.search.workers import joined
     from vitresnas.space import load_space
     from vitresnas.supernet.directory import load_supernet
 
     torch.set_num_threads(1)
-    if rank() > 0:
+    if not Rank.here().leads:
         return serve_search()
     space = load_space(arguments.space)
     data = load_data(arguments.data, image_size=space.image_size)

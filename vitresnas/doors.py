@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +48,41 @@ def door(main: Main) -> Callable[..., int]:
                 with storage_errors(Path(error.filename or "the output")):
                     raise
         except VitresnasError as error:
-            who = "error" if leads() else f"error in process {os.environ['RANK']}"
+            rank = Rank.here()
+            who = "error" if rank.leads else f"error in process {rank.rank}"
             print(f"{who}: {error}", file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
-            if leads():
+            if Rank.here().leads:
                 print("interrupted: run the same command again to continue", file=sys.stderr)
             return INTERRUPTED
 
     return guarded
 
 
-def leads() -> bool:
-    """Whether this process speaks for its command; torchrun starts several that are one."""
-    return os.environ.get("RANK", "0") == "0"
+@dataclass(frozen=True)
+class Rank:
+    """Which of `size` processes this is, and which of this machine's; torchrun starts several that
+    are one command."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def here(cls) -> Rank:
+        """As torchrun tells it; one process alone where nothing is told."""
+
+        def told(name: str, alone: int) -> int:
+            text = os.environ.get(name, "")
+            return int(text) if text.isdecimal() else alone
+
+        return cls(told("RANK", 0), told("WORLD_SIZE", 1), told("LOCAL_RANK", 0))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process speaks for its command."""
+        return self.rank == 0
 
 
 def spin_briefly() -> None:

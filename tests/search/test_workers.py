@@ -31,20 +31,21 @@ def one_of_several(out, dies_at, wrong):
     """What each process runs; the last one dies at its `dies_at`-th network."""
     import time
 
+    from vitresnas.doors import Rank
     from vitresnas.search import workers
     from vitresnas.search.engine import Session
     from vitresnas.space import load_space
 
-    seen = []
+    seen, rank = [], Rank.here()
 
     def score(architecture):
         seen.append(architecture)
-        if len(seen) == dies_at and workers.rank() == int(os.environ["WORLD_SIZE"]) - 1:
+        if len(seen) == dies_at and rank.rank == rank.size - 1:
             os.kill(os.getpid(), 9)
         time.sleep(0.005)
         return formula(architecture)
 
-    if workers.rank() > 0:
+    if not rank.leads:
         return workers.serve(lambda task: (score, {"scorer": "another"} if wrong else CONTEXT))
     with workers.joined() as crew:
         crew.prepare({}, CONTEXT)

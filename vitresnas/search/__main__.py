@@ -9,14 +9,13 @@ parallel; the result is the same.
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitresnas.doors import Parser, door, print_json
+from vitresnas.doors import Parser, Rank, door, print_json
 from vitresnas.errors import InputError
 from vitresnas.latency.compared import names_asked
 from vitresnas.latency.difference import in_words
@@ -136,12 +135,13 @@ def _parser() -> Parser:
 
 @door
 def main(argv: Sequence[str] | None = None) -> int:
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    rank = Rank.here()
+    if rank.size == 1:
         return _search(argv, None)
     from vitresnas.search.run import serve_search
-    from vitresnas.search.workers import joined, rank
+    from vitresnas.search.workers import joined
 
-    if rank() > 0:
+    if not rank.leads:
         return serve_search()
     with joined() as workers:
         return _search(argv, workers)

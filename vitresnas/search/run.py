@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -12,7 +11,7 @@ import torch
 
 from vitresnas.cache import locked
 from vitresnas.data import Data, load_data
-from vitresnas.doors import say
+from vitresnas.doors import Rank, say
 from vitresnas.errors import InputError, MismatchError
 from vitresnas.files import JsonObject, digest, storage_errors
 from vitresnas.latency.compared import ExistingModel
@@ -133,7 +132,7 @@ def serve_search() -> int:
         space = space.with_data(classes=len(data.class_names))
         device = task["device"]
         if device.startswith("cuda"):
-            device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+            device = f"cuda:{Rank.here().local_rank % torch.cuda.device_count()}"
         torch.set_num_threads(1)
         supernet = load_supernet(Path(task["supernet"]), space=space, device=device)
         scorer = SupernetScorer(supernet, data.holdout)

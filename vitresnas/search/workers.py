@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -126,11 +125,6 @@ class Workers:
         for link in self._links:
             with contextlib.suppress(WorkerLost):
                 link.send({"stop": True})
-
-
-def rank() -> int:
-    """Which process of a torchrun this is; 0 where there is one alone."""
-    return int(os.environ.get("RANK", "0"))
 
 
 @contextlib.contextmanager

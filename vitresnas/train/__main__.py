@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitresnas.doors import Parser, door, leads, print_json, say
+from vitresnas.doors import Parser, Rank, door, print_json, say
 from vitresnas.files import atomic_write
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from vitresnas.train.run import look
 
         found = look(recipe, **where)
-        if leads():
+        if Rank.here().leads:
             print_json(found.to_json()) if as_json else print("\n".join(found.lines()))
         return 0
     from vitresnas.train.elsewhere import shown_in_wandb
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = out or f"runs/{recipe.name}"
     with shown_in_wandb(project, recipe, Path(out)):
         result = run(recipe, out, checkpoint_seconds=seconds, **where)
-    if not leads():
+    if not Rank.here().leads:
         return 0
     from vitresnas.report import render_report
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from vitresnas.doors import Rank
 from vitresnas.errors import InputError, how_to_install
 from vitresnas.files import digest, storage_errors
 from vitresnas.train.recipe import Recipe
@@ -20,7 +20,7 @@ def shown_in_wandb(project: str | None, recipe: Recipe, out: Path) -> Iterator[N
     A run that goes on in the same folder goes on there as well. Raises InputError where the
     package is missing.
     """
-    if project is None or os.environ.get("RANK", "0") != "0":  # torchrun: the first one writes
+    if project is None or not Rank.here().leads:
         yield
         return
     if importlib.util.find_spec("wandb") is None:
