@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from vitresnas.data.augmentation import Augmentation
 from vitresnas.data.mixing import Mixing
-from vitresnas.train.recipe import RETRAIN, SUPERNET, Recipe
+from vitresnas.train.recipe import SUPERNET, Recipe, retraining
 
 # All of it runs on whole batches on the device, so it needs no workers.
 GREY = Augmentation(shift=0.08, scale=0.1, rotate=8.0)  # as for digits: mirrored, a 2 is no 2
@@ -56,17 +54,13 @@ def supernet_recipe(
 
 def retrain_recipe(recipe: Recipe, *, architecture: str, supernet: str, epochs: int) -> Recipe:
     """The network that was found, from the weights it inherits, with a weight average."""
-    return replace(
+    return retraining(
         recipe,
-        name="quickstart-retrain",
-        task=RETRAIN,
-        space="",
-        architecture=architecture,
+        "quickstart-retrain",
+        architecture,
         init="inherited",
         supernet=supernet,
-        groups=1,
         epochs=epochs,
-        widening_epochs=0,
         warmup_epochs=min(5, max(1, epochs // 5)),
         learning_rate=5e-4,
         average=0.995,
