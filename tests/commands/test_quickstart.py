@@ -16,7 +16,7 @@ from PIL import Image
 from vitresnas.models.model_directory import read_card
 from vitresnas.quickstart import plan
 from vitresnas.quickstart.__main__ import main
-from vitresnas.quickstart.pace import Pace
+from vitresnas.quickstart.pace import DevicePace
 from vitresnas.quickstart.recipes import batch_of
 from vitresnas.quickstart.schedule import Circumstances, choose, schedule
 from vitresnas.quickstart.spaces import candidates
@@ -28,8 +28,8 @@ from vitresnas.train.recipes import cifar_supernet, digits_supernet
 EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart.py"
 DIGITS = Survey("digits", 10, 1137, 300, 360, 8, True, 1.1, ())
 PHOTOS = Survey("photos", 7, 20_000, 2000, 4000, 300, False, 1.1, ())
-CPU = Circumstances(DIGITS, Pace(1e10, 6e10), 2, "cpu", None, 32, 360.0)
-GPU = Circumstances(PHOTOS, Pace(1e12, 6e12), 1, "cuda", None, 512, 4 * 3600.0)
+CPU = Circumstances(DIGITS, DevicePace(1e10, 6e10), 2, "cpu", None, 32, 360.0)
+GPU = Circumstances(PHOTOS, DevicePace(1e12, 6e12), 1, "cuda", None, 512, 4 * 3600.0)
 
 
 def test_spaces_rise_in_cost_and_stay_below_the_images_size():
@@ -61,7 +61,7 @@ def test_more_time_buys_a_richer_space_and_then_more_epochs():
 
 
 def test_too_little_time_is_an_epoch_each_and_said(tmp_path):
-    space, found = choose(candidates(300, 7), replace(GPU, pace=Pace(1e9, 1e9), seconds=60))
+    space, found = choose(candidates(300, 7), replace(GPU, pace=DevicePace(1e9, 1e9), seconds=60))
     assert space.image_size == 16 and (found.supernet_epochs, found.retrain_epochs) == (1, 1)
     assert found.total > 60
 
@@ -84,7 +84,7 @@ def test_batches_follow_the_number_of_images():
 
 
 def test_a_survey_counts_and_sees_colours(tmp_path):
-    assert survey("digits") == replace(DIGITS, unequal=survey("digits").unequal)
+    assert survey("digits", 0.0) == replace(DIGITS, unequal=survey("digits", 0.0).unequal)
 
 
 def folder_of_images(folder, each=10):
@@ -98,7 +98,7 @@ def folder_of_images(folder, each=10):
 
 def test_a_broken_image_is_found_before_anything_is_planned(tmp_path, capsys):
     photos = folder_of_images(tmp_path / "photos")
-    found = survey(str(photos))
+    found = survey(str(photos), 0.0)
     assert (found.side, found.grey, found.classes) == (20, False, 2)
     assert found.training + found.holdout + found.test == 20
     (photos / "dogs" / "3.png").write_bytes(b"broken")
@@ -113,8 +113,8 @@ def test_a_broken_image_is_found_before_anything_is_planned(tmp_path, capsys):
 
 def test_where_time_is_short_some_images_are_left_unread_and_that_is_said(tmp_path):
     photos = folder_of_images(tmp_path / "photos", each=300)
-    assert "images were not looked at" in survey(str(photos), seconds=0.0).notes[-1]
-    assert len(survey(str(photos)).notes) == 1
+    assert "images were not looked at" in survey(str(photos), 0.0, seconds=0.0).notes[-1]
+    assert len(survey(str(photos), 0.0).notes) == 1
 
 
 def test_another_target_is_told_what_can_be_used_again(tmp_path, capsys):

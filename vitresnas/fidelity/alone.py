@@ -83,7 +83,7 @@ def alone(recipe: Recipe, epochs: int) -> Recipe:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Trainings:
     """What all trainings share; travels to the workers.
 
     recipe: of `alone`, without architecture. folder: where `<id>.json` describes every network.

@@ -16,7 +16,7 @@ from torch import Tensor
 from vitresnas.data import Data, load_data
 from vitresnas.doors import say
 from vitresnas.errors import InputError
-from vitresnas.fidelity.alone import Bench, Trained, alone, architecture_file, recipe_of
+from vitresnas.fidelity.alone import Trained, Trainings, alone, architecture_file, recipe_of
 from vitresnas.fidelity.exposure import Probes, exposures, influences
 from vitresnas.fidelity.picture import draw
 from vitresnas.fidelity.request import FidelityRequest, trainings
@@ -170,7 +170,7 @@ def _train(
     jobs = sorted(trainings(networks, request), key=lambda job: job.key not in known)
     left = [job for job in jobs if job.key not in known]
     workers = request.workers or (1 if device.startswith("cuda") else cores())
-    bench = Bench(
+    shared = Trainings(
         alone(recipe, request.epochs),
         request.data,
         data.image_size,
@@ -183,7 +183,7 @@ def _train(
     work = {job.key: job.work for job in jobs}
     done = len(jobs) - len(left)
     with TrainingProgress("fidelity", [job.work for job in jobs], 1, done) as progress:
-        for found in spread(bench.train, left, workers):
+        for found in spread(shared.train, left, workers):
             append_line(log, found.to_json())
             key = (found.architecture_id, found.seed)
             known[key] = found

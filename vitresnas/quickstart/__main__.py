@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vitresnas.doors import Parser, door, print_json, say
 from vitresnas.latency.runtime import runtime_name, runtime_names
+from vitresnas.quickstart.request import OWN_IMAGES_UNREADABLE, Request
 from vitresnas.search.check import exit_code
 
 
@@ -18,7 +19,7 @@ from vitresnas.search.check import exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     # Imports of torch wait until the command line has been understood.
-    from vitresnas.quickstart.plan import Request, find_plan
+    from vitresnas.quickstart.plan import find_plan
     from vitresnas.quickstart.result import RESULT
     from vitresnas.quickstart.run import run
 
@@ -77,8 +78,9 @@ def _parser() -> Parser:
     add(
         "--unreadable-share",
         type=float,
-        default=0.02,
-        help="share of a split that may be left out as unreadable (0.02)",
+        default=OWN_IMAGES_UNREADABLE,
+        help="share of a split that may be left out as unreadable "
+        f"({OWN_IMAGES_UNREADABLE:g})",
     )
     add("--out", type=Path, default=Path("runs/quickstart"), help="folder (runs/quickstart)")
     add("--plan-only", action="store_true", help="only print and save the plan")

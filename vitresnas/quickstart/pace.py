@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 4.0  # a slow device is judged by fewer steps
 
 
 @dataclass(frozen=True)
-class Pace:
+class DevicePace:
     """MACs per second (forward passes counted) while training and while scoring."""
 
     training: float
@@ -30,7 +30,7 @@ class Pace:
         return average_macs * images / self.scoring
 
 
-def measure_pace(space: SearchSpace, batch_size: int, groups: int, device: str) -> Pace:
+def measure_pace(space: SearchSpace, batch_size: int, groups: int, device: str) -> DevicePace:
     """Train and run a super-network of `space` for a few steps, with PyTorch's present threads."""
     model = Supernet(space).to(device)
     rng, side = Random(0), space.image_size
@@ -50,7 +50,7 @@ def measure_pace(space: SearchSpace, batch_size: int, groups: int, device: str) 
     training = _rate(train, [sum(draw) for draw in work], device)
     model.eval()
     scoring = _rate(run, [draw[0] * groups for draw in work], device)
-    return Pace(training, scoring)
+    return DevicePace(training, scoring)
 
 
 def _rate(step: Callable[[int], None], work: list[float], device: str) -> float:

@@ -14,14 +14,13 @@ from vitresnas.files import Fields, JsonObject, read_json, write_json
 from vitresnas.latency.busy import Watch, busy_warning
 from vitresnas.latency.cores import threads
 from vitresnas.latency.decide import LENGTHS
-from vitresnas.latency.request import Request as TableRequest
 from vitresnas.latency.request import resolve_device
-from vitresnas.quickstart.pace import Pace, measure_pace
+from vitresnas.quickstart.pace import DevicePace, measure_pace
 from vitresnas.quickstart.recipes import batch_of, supernet_recipe
+from vitresnas.quickstart.request import Request
 from vitresnas.quickstart.schedule import Circumstances, Schedule, choose
 from vitresnas.quickstart.spaces import SIDES, candidates
 from vitresnas.quickstart.survey import Survey, survey
-from vitresnas.search.constraint import Target
 from vitresnas.space import SearchSpace, load_space, macs
 from vitresnas.train.place import share_cores
 from vitresnas.train.progress import clock
@@ -30,40 +29,6 @@ from vitresnas.train.recipe import Recipe
 PLAN, SPACE = "quickstart_plan.json", "space.json"
 KIND = "quickstart_plan"
 LOOKING = 0.03, 300.0  # of the time given, and in seconds: at most, for reading the images once
-UNREADABLE_SHARE = 0.02  # a folder of own images has a broken one more often than ImageNet
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asks for; what is not asked is decided by the plan."""
-
-    data: str
-    target: str
-    hours: float
-    space: str | None = None
-    image_size: int | None = None
-    batch_size: int | None = None  # with dtype and runtime: how the network will be used
-    dtype: str = "fp32"
-    runtime: str = "eager"
-    device: str = "auto"
-    seed: int = 0
-    unreadable_share: float = UNREADABLE_SHARE  # of each split
-
-    def __post_init__(self) -> None:
-        Target.parse(self.target)
-        TableRequest(dtype=self.dtype, runtime=self.runtime)  # refuses what cannot be timed
-        if not 0 < self.hours < 10_000:
-            raise InputError(
-                f"hours is {self.hours:g}: use a number above 0 and below 10,000, as in 0.5"
-            )
-        if not 0 <= self.unreadable_share < 1:
-            raise InputError(f"unreadable_share is {self.unreadable_share:g}: use 0 to below 1")
-        if self.space is not None and self.image_size is not None:
-            raise InputError("a space has its own image size: leave --image-size out")
-        for name in ("image_size", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}: use at least 1")
 
 
 @dataclass(frozen=True)
@@ -251,7 +216,7 @@ def _spaces(request: Request, images: Survey) -> tuple[SearchSpace, ...]:
     return spaces
 
 
-def _pace(space: SearchSpace, batch: int, groups: int, device: str) -> Pace:
+def _pace(space: SearchSpace, batch: int, groups: int, device: str) -> DevicePace:
     """With the threads that training will use."""
     _, count = share_cores(torch.device(device).type, batch, macs(space.largest))
     with threads(count) if device == "cpu" else nullcontext():

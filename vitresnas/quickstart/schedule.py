@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from vitresnas.files import Fields, JsonObject
 from vitresnas.latency.networks import NETWORKS_NEEDED
 from vitresnas.latency.request import default_batch_size
-from vitresnas.quickstart.pace import Pace
+from vitresnas.quickstart.pace import DevicePace
 from vitresnas.quickstart.survey import Survey
 from vitresnas.search.evolution import Evolution
 from vitresnas.search.prove import FINALISTS
@@ -71,7 +71,7 @@ class Circumstances:
     """What a schedule depends on besides the space."""
 
     images: Survey
-    pace: Pace
+    pace: DevicePace
     scorers: int  # candidates scored at a time
     device_type: str
     timed_batch: int | None  # asked for; None for the usual

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vitresnas.data.load import Part, open_source, split_source
-from vitresnas.data.unreadable import UNREADABLE_SHARE, tolerate
+from vitresnas.data.unreadable import tolerate
 from vitresnas.errors import DataError
 
 _AT_A_TIME = 256
@@ -35,7 +35,7 @@ class Survey:
     notes: tuple[str, ...]
 
 
-def survey(spec: str, unreadable_share: float = UNREADABLE_SHARE, seconds: float = 60.0) -> Survey:
+def survey(spec: str, unreadable_share: float, seconds: float = 60.0) -> Survey:
     """Count the images of `spec`, as load_data reads it, and read them all.
 
     After `seconds` the rest is left unread, which a note tells. Raises DataError, as training

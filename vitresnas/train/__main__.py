@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if Rank.here().leads:
             print_json(found.to_json()) if as_json else print("\n".join(found.lines()))
         return 0
-    from vitresnas.train.elsewhere import shown_in_wandb
     from vitresnas.train.run import run
+    from vitresnas.train.wandb_mirror import shown_in_wandb
 
     out = out or f"runs/{recipe.name}"
     with shown_in_wandb(project, recipe, Path(out)):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 SHARE = 0.05
 
 
-class Pace:
+class CheckpointPace:
     """A checkpoint every so many seconds, more rarely where writing takes long; 0: every step."""
 
     def __init__(self, seconds: float) -> None:

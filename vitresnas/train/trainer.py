@@ -32,14 +32,14 @@ from vitresnas.train.distributed import averaged_once
 from vitresnas.train.metrics import metric_log
 from vitresnas.train.objectives import Objective
 from vitresnas.train.optimiser import create_optimizer, create_schedule
-from vitresnas.train.pace import Pace
+from vitresnas.train.pace import CheckpointPace
 from vitresnas.train.place import Place, share
 from vitresnas.train.precision import autocast
 from vitresnas.train.progress import TrainingProgress
 from vitresnas.train.recipe import Recipe
 from vitresnas.train.rollbacks import CURE, Rollbacks
 from vitresnas.train.tasks import Task
-from vitresnas.train.watch import Setback, Watch
+from vitresnas.train.watch import LossWatch, Setback
 
 
 class Trainer:
@@ -87,7 +87,7 @@ class Trainer:
         self.optimizer = create_optimizer(task.model, recipe)
         self.schedule = create_schedule(self.optimizer, recipe, self.loader.steps_per_epoch)
         self.average = create_average(task.model, recipe)
-        self.watch = Watch(place.device, place.world)
+        self.watch = LossWatch(place.device, place.world)
         self.steps_done = 0
         self._epoch_seconds = 0.0  # of the epoch that is being trained
 
@@ -126,7 +126,7 @@ class Trainer:
         if self.epochs_done == recipe.epochs:
             return
         work = [self.task.expected_macs(epoch) for epoch in range(recipe.epochs)]
-        pace = Pace(self.place.checkpoint_seconds)
+        pace = CheckpointPace(self.place.checkpoint_seconds)
         progress = TrainingProgress(
             recipe.name, work, self.loader.steps_per_epoch, self.steps_done, silent=not world.leads
         )

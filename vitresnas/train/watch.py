@@ -33,7 +33,7 @@ class Setback(Exception):
         return self.what
 
 
-class Watch:
+class LossWatch:
     """Sums up an epoch; losses are averaged over all processes. Its state goes into checkpoints."""
 
     def __init__(self, device: torch.device, world: World) -> None:
