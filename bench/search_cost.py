@@ -71,9 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         example="python bench/search_cost.py --out bench/results/replay/search_cost.json",
     )
     parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument(
-        "--out", type=Path, default=HERE / "results" / "replay" / "search_cost.json"
-    )
+    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--plot", type=Path, help="draw what this file holds, and do nothing else")
     arguments = parser.parse_args(argv)

@@ -118,14 +118,16 @@ def test_where_time_is_short_some_images_are_left_unread_and_that_is_said(tmp_pa
 
 
 def test_another_target_is_told_what_can_be_used_again(tmp_path, capsys):
-    out = tmp_path / "out"
+    out = tmp_path / "my out"
     command = ["--plan-only", "--hours", "0.1", "--out", str(out), "--throughput-target"]
     assert main([*command, "2x"]) == 0
     (out / "supernet").mkdir()
     (out / "supernet" / "training_result.json").touch()
     assert main([*command, "3x"]) == 2
     complaint = capsys.readouterr().err.splitlines()[-1]
-    assert f"--supernet {out / 'supernet'} " in complaint and "--throughput-target 3x" in complaint
+    assert (
+        f"--supernet '{out / 'supernet'}' " in complaint and "--throughput-target 3x" in complaint
+    )
 
 
 def test_a_plan_is_kept_shown_and_replaced_until_it_is_begun(tmp_path, capsys):

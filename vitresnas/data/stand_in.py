@@ -12,7 +12,7 @@ from PIL import Image
 from vitresnas.data.image_set import ImageSet
 from vitresnas.data.load import Data
 from vitresnas.data.sources import decode
-from vitresnas.data.splits import HOLDOUT_PER_CLASS, Labels
+from vitresnas.data.splits import Labels, holdout_size
 from vitresnas.data.training_images import TrainingImages
 
 SMALL_SIDE = 112  # networks that read smaller images are for CIFAR-10's
@@ -39,8 +39,8 @@ def stand_in(image_size: int) -> Data:
         name, images, classes, shape = "ImageNet", 1_281_167, 1000, (500, 375)
     else:
         name, images, classes, shape = "CIFAR-10", 50_000, 10, (32, 32)
-    held = min(HOLDOUT_PER_CLASS * classes, 25_000) if classes == 1000 else 5_000
-    labels = np.arange(images - held, dtype=np.int64) % classes
+    labels = np.arange(images, dtype=np.int64) % classes
+    labels = labels[: -holdout_size(labels)]
     train = TrainingImages(
         JpegImages(labels, _noise(shape)), np.arange(len(labels)), image_size, budget=0
     )

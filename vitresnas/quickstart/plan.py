@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -153,11 +154,14 @@ def _instead(request: Request, out: Path, field: str) -> str:
     """What to do about a folder that holds another request."""
     if field != "target" or not (out / "supernet" / "training_result.json").exists():
         return "choose another --out, or repeat the command that began it"
+    command = [
+        *("vitresnas", "search", "--space", out / SPACE, "--data", request.data),
+        *("--supernet", out / "supernet", "--latency-table", out / "latency_table.json"),
+        *("--throughput-target", request.target, "--margin", 2, "--out", f"{out}-{request.target}"),
+    ]
     return (
-        "its super-network and latency table serve any target: `vitresnas search --space "
-        f"{out / SPACE} --data {request.data} --supernet {out / 'supernet'} --latency-table "
-        f"{out / 'latency_table.json'} --throughput-target {request.target} --margin 2 --out "
-        f"{out}-{request.target}`; or choose another --out"
+        "its super-network and latency table serve any target: "
+        f"`{shlex.join(map(str, command))}`; or choose another --out"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from PIL import Image
 from vitresnas.data.load import Part, open_source, split_source
 from vitresnas.data.unreadable import tolerate
 from vitresnas.errors import DataError
+from vitresnas.latency.cores import cores
 
 _AT_A_TIME = 256
 _GRID = 32  # rows and columns that are looked at for a colour
@@ -89,7 +89,7 @@ def _look(part: Part, deadline: float) -> Sequence[tuple[int, bool] | str]:
 
     looks: list[tuple[int, bool] | str] = []
     # Pillow releases Python's lock while it decodes, so threads are enough.
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=cores()) as pool:
         for start in range(0, len(order), _AT_A_TIME):
             if looks and time.monotonic() > deadline:
                 break
