@@ -12,7 +12,7 @@ PACKAGE = Path(vitresnas.__file__).parent
 
 # A room may import what stands below it, and what is named beside it in MAY.
 FLOORS = (
-    {"errors", "files", "doors", "cache"},
+    {"errors", "files", "arguments", "doors", "cache"},
     {"space"},
     {"kernels", "_C"},
     {"ops"},

@@ -122,9 +122,9 @@ def print_json(document: Mapping[str, Any]) -> None:
         raise StorageError(f"cannot write the result to stdout ({error.strerror})") from error
 
 
-def rows_of(rows: Iterable[tuple[str, str]]) -> list[str]:
+def rows_of(rows: Iterable[tuple[str, str]], width: int = 13) -> list[str]:
     """The lines below a summary's first one: a word, then what there is to say."""
-    return [f"  {word:<13} {what}" for word, what in rows]
+    return [f"  {word:<{width}} {what}" for word, what in rows]
 
 
 def say(message: str = "") -> None:

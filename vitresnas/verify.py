@@ -5,17 +5,17 @@ vitresnas verify runs/search/model --throughput-target 2x
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from vitresnas.arguments import WholeNumber, positive
 from vitresnas.doors import Parser, door, print_json, rows_of, say
 from vitresnas.errors import InputError, MismatchError
 from vitresnas.files import Fields, JsonObject
 from vitresnas.latency.runtime import runtime_name
-from vitresnas.search.check import exit_code, judge
+from vitresnas.search.check import MEASURE_ON, exit_code, judge
 from vitresnas.search.compared import ComparedModel
 from vitresnas.search.constraint import Target
 
@@ -57,12 +57,6 @@ class Verification:
                 ]
             ),
         ]
-
-
-MEASURE_ON = (
-    "the target lies inside the interval: measure longer on a quiet machine (--seconds 60), or "
-    "search for a network that clears it (vitresnas search --margin 2)"
-)
 
 
 def speed_in_words(speed: JsonObject) -> str:
@@ -259,15 +253,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of a model trained after a search: its target, batch size, number type and runtime",
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    parser.add_argument("--batch-size", type=int, help="instead of the search's own")
+    parser.add_argument("--batch-size", type=WholeNumber(1), help="instead of the search's own")
     parser.add_argument(
         "--dtype", choices=("fp32", "bf16", "fp16"), help="instead of the search's own"
     )
     parser.add_argument("--runtime", type=runtime_name, help="instead of the search's own")
-    parser.add_argument("--threads", type=int, help="instead of the search's own")
+    parser.add_argument("--threads", type=WholeNumber(1), help="instead of the search's own")
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=positive,
         metavar="S",
         help="how long to time (15); up to eight times that while the verdict is undecided",
     )
@@ -280,12 +274,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     target = None if text is None else Target.parse(text)
     directory = find_model(arguments.directory)
     say(f"timing {directory}")
-    for name in ("batch_size", "threads"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}: use at least 1")
-    if arguments.seconds is not None and not 0 < arguments.seconds < math.inf:
-        raise InputError(f"seconds is {arguments.seconds:g}: use a number above 0")
     if arguments.search is not None:
         aim_as(directory, arguments.search)
     found = verify(

@@ -16,7 +16,8 @@ from PIL import Image
 from tests.commands.conftest import Kit
 from vitresnas.models.model_directory import load_model, read_card
 from vitresnas.search import SearchResult
-from vitresnas.search.__main__ import main, summary
+from vitresnas.search.__main__ import main
+from vitresnas.search.summary import summary
 from vitresnas.space import Architecture
 from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import save_supernet

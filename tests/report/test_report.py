@@ -24,10 +24,10 @@ from vitresnas.report.networks import networks
 from vitresnas.report.scale import Axis, number
 from vitresnas.report.search import search_page
 from vitresnas.report.stages import draw_stages
-from vitresnas.search.__main__ import summary
 from vitresnas.search.candidate import Finalist
 from vitresnas.search.picture import draw
 from vitresnas.search.result import SearchResult
+from vitresnas.search.summary import summary
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "cpu-xeon-2core"
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitresnas.doors import Parser, door, print_json
+from vitresnas.doors import Parser, door, print_json, rows_of
 
 if TYPE_CHECKING:
     from vitresnas.fidelity.result import FidelityResult
@@ -57,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if as_json:
         print_json({**result.to_json(), "files": files})
     else:
-        print(summary(result))
-        print("\n".join(f"  {what:<13} {path}" for what, path in files.items()))
+        print("\n".join([summary(result), *rows_of(files.items())]))
     return 0
 
 
@@ -66,18 +65,19 @@ def summary(result: FidelityResult) -> str:
     """A few lines for people."""
     from vitresnas.fidelity.exposure import lines
 
-    settings, found = result.settings, result.agreements
-    text = [
-        f"inherited weights against {len(result.networks)} networks trained alone for "
-        f"{settings['epochs']} epochs"
-    ]
-    text += [f"  {_WORDS[one.measure]:<22}{one}" for one in found]
+    found = result.agreements
+    rows = [(_WORDS[one.measure], str(one)) for one in found]
     noise = found[0].noise
     if noise is not None:
-        text.append(f"  {'noise between seeds':<22}{100 * noise:.1f} % of the likelihood")
-    text.append(f"  {'likelihood depends on':<22}{result.influence[0]}")
-    text.append("  every choice: its share of the super-network's training, its mean likelihood")
-    text += [f"    {line}" for line in lines(result.exposure)]
+        rows.append(("noise between seeds", f"{100 * noise:.1f} % of the likelihood"))
+    rows.append(("likelihood depends on", str(result.influence[0])))
+    text = [
+        f"inherited weights against {len(result.networks)} networks trained alone for "
+        f"{result.settings['epochs']} epochs",
+        *rows_of(rows, width=21),
+        "  every choice: its share of the super-network's training, its mean likelihood",
+        *(f"    {line}" for line in lines(result.exposure)),
+    ]
     return "\n".join(text)
 
 

@@ -8,35 +8,30 @@ parallel; the result is the same.
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vitresnas.doors import Parser, Rank, door, print_json
+from vitresnas.arguments import WholeNumber, percent, positive
+from vitresnas.doors import Parser, Rank, door, print_json, rows_of
 from vitresnas.errors import InputError
 from vitresnas.latency.compared import names_asked
-from vitresnas.latency.difference import in_words
 from vitresnas.latency.runtime import runtime_name, runtime_names
 from vitresnas.latency.shipped import shipped_devices
 from vitresnas.search.check import exit_code
 from vitresnas.search.constraint import COSTS, Constraint, Target, parse_constraint
 from vitresnas.search.objectives import OBJECTIVES, parse_objectives
 from vitresnas.search.strategies import LEAST_CANDIDATES, STRATEGIES
+from vitresnas.search.summary import summary
 
 if TYPE_CHECKING:
     from vitresnas.search.fine_tune import Tune
     from vitresnas.search.job import SearchRequest
     from vitresnas.search.prepare import Training
-    from vitresnas.search.result import SearchResult
     from vitresnas.search.workers import Workers
 
-MEASURE_ON = (
-    "a bound lies inside its interval: `vitresnas verify` measures longer, `--margin 2` searches "
-    "for networks that clear the target"
-)
 _FINE_TUNING_RATE = 0.2
 _PASSED_ON = (
     *("space", "data", "supernet", "latency_table", "batch_size", "dtype", "runtime", "threads"),
@@ -66,15 +61,15 @@ def _parser() -> Parser:
         help="a measured table, or a device whose table comes with vitresnas "
         f"({', '.join(shipped_devices())}); without it this machine is measured",
     )
-    add("--batch-size", type=_WholeNumber(1), help="images per batch, for timing")
+    add("--batch-size", type=WholeNumber(1), help="images per batch, for timing")
     add("--dtype", choices=("fp32", "bf16", "fp16"), help="number type, for timing")
     add("--runtime", type=runtime_name, help=", ".join(runtime_names()))
-    add("--threads", type=_WholeNumber(1), help="CPU threads, for timing")
+    add("--threads", type=WholeNumber(1), help="CPU threads, for timing")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add("--strategy", choices=tuple(STRATEGIES), default="evolution", help="default evolution")
     add(
         "--candidates",
-        type=_WholeNumber(LEAST_CANDIDATES),
+        type=WholeNumber(LEAST_CANDIDATES),
         metavar="N",
         help="about how many networks the strategy scores (default: as suits the space)",
     )
@@ -98,7 +93,7 @@ def _parser() -> Parser:
         help="time a timm model beside the finalists, as in deit_small_patch16_224, at its own "
         "image size or as NAME@SIZE; separate several by commas, or repeat the option",
     )
-    add("--seed", type=_WholeNumber(0), default=0, help="seed of every random choice (default 0)")
+    add("--seed", type=WholeNumber(0), default=0, help="seed of every random choice (default 0)")
     add("--out", type=Path, default=Path("runs/search"), help="folder (default runs/search)")
     add("--log", type=Path, help="evaluation log to share with other searches (default in --out)")
     add(
@@ -108,14 +103,14 @@ def _parser() -> Parser:
     )
     add(
         "--proof-seconds",
-        type=_positive,
+        type=positive,
         default=15.0,
         metavar="S",
         help="how long each round of finalists is timed (default 15); longer narrows the intervals",
     )
     add(
         "--margin",
-        type=_percent,
+        type=percent,
         default=0.0,
         metavar="P",
         help="percent by which predictions should exceed the throughput target, as in 2, so that "
@@ -123,12 +118,12 @@ def _parser() -> Parser:
     )
     add(
         "--finetune-top",
-        type=_WholeNumber(0),
+        type=WholeNumber(0),
         default=0,
         metavar="K",
         help="train the K best finalists a little further before the final choice (default 0)",
     )
-    add("--finetune-epochs", type=_WholeNumber(1), default=3, help="how many epochs (default 3)")
+    add("--finetune-epochs", type=WholeNumber(1), default=3, help="how many epochs (default 3)")
     add("--json", action="store_true", help="print the result as one JSON document on stdout")
     return parser
 
@@ -167,8 +162,7 @@ def _search(argv: Sequence[str] | None, workers: Workers | None) -> int:
     if arguments.json:
         print_json({**result.to_json(), "files": files})
     else:
-        print(summary(result))
-        print("\n".join(f"  {what:<13} {path}" for what, path in files.items()))
+        print("\n".join([summary(result), *rows_of(files.items())]))
     return exit_code(result.verdict)
 
 
@@ -189,53 +183,6 @@ def _bounds(
 
 def _names_throughput(text: str) -> bool:
     return text.partition("=")[0].strip() == "throughput"
-
-
-def summary(result: SearchResult) -> str:
-    """A few lines for people."""
-    best, target = result.best, result.target
-    estimates = sum(result.estimated(result.find(one)) for one in result.pareto)
-    loss, accuracy = best.candidate.score.negative_log_likelihood, best.candidate.score.accuracy
-    lines = [
-        f"{result.verdict}: {target['requested']} at batch {target['batch_size']}, "
-        f"{target['dtype']}, {target['runtime']}, on {target['device']}"
-    ]
-    if best.speed:
-        low, high = best.speed.interval_95
-        low_x, high_x = best.speed.relative_interval_95
-        lines.append(
-            f"  measured      {best.speed.images_per_second:,.0f} images/s ({low:,.0f} to "
-            f"{high:,.0f}), {best.speed.relative:.2f}x the largest ({low_x:.2f} to {high_x:.2f})"
-        )
-    if result.verdict == "undecided":
-        lines.append(f"  {'what to do':<13} {MEASURE_ON}")
-    lines += [f"  {'bound':<13} {check}" for check in best.checks[1:]]
-    lines += [f"  {'beside':<13} {model}" for model in result.compared]
-    if result.table_difference:
-        lines.append(f"  {'table':<13} {in_words(result.table_difference)}")
-    lines += [
-        f"  predicted     {best.candidate.predicted_images_per_second:,.0f} images/s",
-        f"  network       {best.candidate.id}: {best.candidate.macs / 1e6:,.1f} M MACs, "
-        f"{best.candidate.parameters / 1e6:,.2f} M parameters",
-        f"  hold-out      accuracy {accuracy:.4f}, negative log-likelihood {loss:.4f}",
-        *(f"  fine-tuned    {one}" for one in result.fine_tuned),
-        f"  test          accuracy {result.test_accuracy:.4f}, extracted, weights "
-        + ("fine-tuned" if result.fine_tuned else "inherited"),
-        *_by_class(result.per_class),
-        f"  candidates    {len(result.history)}, of which {len(result.pareto)} on the front"
-        + (f", {estimates} by an estimate" if estimates else ""),
-    ]
-    return "\n".join(lines)
-
-
-def _by_class(found: Mapping[str, Any]) -> list[str]:
-    """Test accuracies class by class, where classes are of unequal size."""
-    from vitresnas.data.by_class import told_by_class
-
-    if not found:
-        return []
-    told = told_by_class(found["names"], found["test_accuracy"], found["test_images"])
-    return [f"  by class      {told}"] if told else []
 
 
 def _training_for(space: str, data: str | None, device: str) -> Training:
@@ -281,40 +228,6 @@ def _tuning(request: SearchRequest) -> Tune:
         return run(own, out, device=device)
 
     return tune
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError(text)
-    return value
-
-
-_positive.__name__ = "number above 0"  # argparse prints this
-
-
-def _percent(text: str) -> float:
-    value = float(text.removesuffix("%"))
-    if not 0 <= value < 100:
-        raise ValueError(text)
-    return value / 100
-
-
-_percent.__name__ = "percentage from 0 to below 100"
-
-
-class _WholeNumber:
-    """An argument type whose complaint names the bound."""
-
-    def __init__(self, minimum: int) -> None:
-        self._minimum = minimum
-        self.__name__ = f"whole number of at least {minimum}"  # argparse prints this
-
-    def __call__(self, text: str) -> int:
-        value = int(text)
-        if value < self._minimum:
-            raise ValueError(text)
-        return value
 
 
 if __name__ == "__main__":

@@ -13,6 +13,11 @@ from vitresnas.search.constraint import COSTS, Constraint
 Interval = tuple[float, float]
 VERDICTS = ("met", "missed", "undecided", "unproven")
 KEPT = ("met", "unproven")  # nothing that was measured speaks against it
+# What to do about "undecided".
+MEASURE_ON = (
+    "a bound lies inside its interval: measure longer on a quiet machine (vitresnas verify "
+    "--seconds 60), or search for a network that clears it (vitresnas search --margin 2)"
+)
 
 
 @dataclass(frozen=True)
