@@ -207,11 +207,11 @@ def score(directory: Path, data: str, *, device: str = "auto") -> JsonObject:
     Raises MismatchError where the card tells of other images, or the classes are not as many.
     """
     from vitresnas.data import load_data
-    from vitresnas.data.by_class import accuracy_by_class, images_by_class
+    from vitresnas.data.by_class import images_by_class
+    from vitresnas.data.evaluate import evaluate_model
     from vitresnas.data.unreadable import share_of
     from vitresnas.latency.request import resolve_device
     from vitresnas.models.model_directory import load_model, read_card, update_card
-    from vitresnas.search.score import score_model
 
     model = load_model(directory, resolve_device(device))
     classes = model.architecture.classes
@@ -226,10 +226,7 @@ def score(directory: Path, data: str, *, device: str = "auto") -> JsonObject:
             f"{directory} was made with ({known}, {classes} classes), so it may have seen their "
             "test split: give --data the original images"
         )
-    found: JsonObject = {
-        **asdict(score_model(model, images.test)),
-        "accuracy_by_class": accuracy_by_class(model, images.test, classes),
-    }
+    found = evaluate_model(model, images.test).to_json()
     update_card(directory, {"test": found})
     names = list(images.class_names)
     counts = images_by_class(images.test, classes)

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
 
 from vitresnas.data.image_set import ImageSet
 
 IMBALANCED = 1.5  # largest class over smallest; from here on classes are told one by one
-BATCH = 500
 _WORST = 5  # classes that are named
-
-Accuracies = list[float | None]  # None for a class without images
 
 
 def images_by_class(images: ImageSet, classes: int) -> list[int]:
     counts: list[int] = torch.bincount(images.labels, minlength=classes).tolist()
     return counts
-
-
-def accuracy_by_class(model: nn.Module, images: ImageSet, classes: int) -> Accuracies:
-    """The share of each class that `model`, put into evaluation mode, classifies correctly."""
-    device = next(model.parameters()).device
-    return accuracies(model.eval(), images.to(device), classes)
-
-
-@torch.inference_mode()
-def accuracies(logits_of: Callable[[Tensor], Tensor], images: ImageSet, classes: int) -> Accuracies:
-    """The same for any function of normalised images (B, 3, S, S) to logits (B, K)."""
-    correct_K = torch.zeros(classes, dtype=torch.int64)
-    for images_BCHW, labels_B in images.batches(BATCH):
-        right_B = logits_of(images_BCHW).argmax(1) == labels_B
-        correct_K += torch.bincount(labels_B[right_B], minlength=classes).cpu()
-    return shares(correct_K, images_by_class(images, classes))
-
-
-def shares(correct_K: Tensor, counts: Sequence[int]) -> Accuracies:
-    """Correct answers over images, class by class."""
-    return [
-        right / count if count else None
-        for right, count in zip(correct_K.tolist(), counts, strict=True)
-    ]
 
 
 def is_imbalanced(counts: Iterable[int]) -> bool:

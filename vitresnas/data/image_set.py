@@ -17,6 +17,7 @@ from vitresnas.errors import DataError
 # ImageNet's statistics, as every timm network expects; in units of 0..1.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+SCORING_BATCH = 500  # in every score: sums and convolutions of other batches round otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class ImageSet:
     def to(self, device: torch.device | str) -> ImageSet:
         return ImageSet(self.images.to(device), self.labels.to(device), self.left_out)
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, batch_size: int = SCORING_BATCH) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images (B, 3, S, S) and labels, in order; the last batch may be short."""
         for start in range(0, len(self), batch_size):
             stop = start + batch_size

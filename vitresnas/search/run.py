@@ -11,6 +11,8 @@ import torch
 
 from vitresnas.cache import locked
 from vitresnas.data import Data, load_data
+from vitresnas.data.evaluate import evaluate_model
+from vitresnas.data.image_set import SCORING_BATCH
 from vitresnas.doors import Rank, say
 from vitresnas.errors import InputError, MismatchError
 from vitresnas.files import JsonObject, digest, storage_errors
@@ -34,7 +36,7 @@ from vitresnas.search.prepare import Training, allowed_unreadable, prepare_super
 from vitresnas.search.progress import Watch
 from vitresnas.search.prove import FINALISTS, Proof, SearchOn, counted, prove
 from vitresnas.search.result import RESULT, SearchResult
-from vitresnas.search.score import SCORING_BATCH, SupernetScorer, score_model
+from vitresnas.search.score import SupernetScorer, score_model, score_of
 from vitresnas.search.settings import SETTINGS, check_folder, claim_folder
 from vitresnas.search.strategies import check_strategy, create_strategy, describe
 from vitresnas.search.strategy import Strategy
@@ -282,7 +284,7 @@ def _write(job: Job, supernet: Supernet, result: SearchResult) -> SearchResult:
         model = supernet.extract(best.candidate.architecture)
         if result.fine_tuned:
             model = load_model(out / TUNED / best.candidate.id, job.device)
-        test = score_model(model, job.data.test)
+        test = evaluate_model(model, job.data.test)
         holdout = score_model(model, job.data.holdout)
         environment = describe_environment()
         card = {
@@ -294,7 +296,7 @@ def _write(job: Job, supernet: Supernet, result: SearchResult) -> SearchResult:
             "checks": [found.to_json() for found in best.checks],
             "predicted_images_per_second": best.candidate.predicted_images_per_second,
             "holdout": asdict(holdout),
-            "test": asdict(test),
+            "test": asdict(score_of(test)),
             "data": {
                 "name": job.data.name,
                 "id": job.data.id,
@@ -313,7 +315,7 @@ def _write(job: Job, supernet: Supernet, result: SearchResult) -> SearchResult:
             result,
             test_accuracy=test.accuracy,
             environment=environment,
-            per_class=per_class(result, model, supernet, job.data),
+            per_class=per_class(result, test, supernet, job.data),
         )
         draw(result, out / PICTURE)
     job.seconds["total"] = sum(job.seconds.values())

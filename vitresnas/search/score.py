@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vitresnas.data import ImageSet
-from vitresnas.data.image_set import normalise
+from vitresnas.data.evaluate import Evaluation, evaluate, evaluate_model
+from vitresnas.data.image_set import SCORING_BATCH, normalise
 from vitresnas.search.candidate import Score
 from vitresnas.search.parts import Part
 from vitresnas.space import Architecture
 from vitresnas.supernet import Supernet
 
-SCORING_BATCH = 500
 TRUNK_BUDGET_BYTES = 1 << 30
 
 
@@ -55,7 +55,8 @@ class SupernetScorer:
         def classify(features_BMHW: Tensor) -> Tensor:
             return self._classify(features_BMHW, (architecture,))
 
-        return _score(classify, self._kept if self._kept is not None else self._trunk_batches())
+        batches = self._kept if self._kept is not None else self._trunk_batches()
+        return score_of(evaluate(classify, batches))
 
     @property
     def images(self) -> int:
@@ -90,22 +91,10 @@ class SupernetScorer:
             yield self._supernet.forward_trunk(images_BCHW), labels_B
 
 
-@torch.inference_mode()
-def score_model(model: nn.Module, images: ImageSet, *, batch_size: int = SCORING_BATCH) -> Score:
+def score_model(model: nn.Module, images: ImageSet) -> Score:
     """The same score for a stand-alone network, on any split."""
-    device = next(model.parameters()).device
-    return _score(model.eval(), images.to(device).batches(batch_size))
+    return score_of(evaluate_model(model, images))
 
 
-def _score(
-    classify: Callable[[Tensor], Tensor],
-    batches: Iterator[tuple[Tensor, Tensor]] | list[tuple[Tensor, Tensor]],
-) -> Score:
-    loss, correct, images = 0.0, 0, 0
-    for inputs_BCHW, labels_B in batches:
-        logits_BK = classify(inputs_BCHW).double()
-        losses_B = nn.functional.cross_entropy(logits_BK, labels_B, reduction="none")
-        loss += float(losses_B.sum())
-        correct += int((logits_BK.argmax(1) == labels_B).sum())
-        images += len(labels_B)
-    return Score(loss / images, correct / images, images)
+def score_of(found: Evaluation) -> Score:
+    return Score(found.negative_log_likelihood, found.accuracy, found.images)

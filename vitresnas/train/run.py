@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 from vitresnas.data.by_class import images_by_class
+from vitresnas.data.evaluate import Evaluation
 from vitresnas.data.load import Data, load_data
 from vitresnas.data.stand_in import stand_in
 from vitresnas.errors import InputError, MismatchError
@@ -14,7 +15,6 @@ from vitresnas.latency.environment import describe_environment
 from vitresnas.train.checkpoints import keep_newest
 from vitresnas.train.distributed import World, join
 from vitresnas.train.dry_run import DryRun, dry_run
-from vitresnas.train.evaluate import Score
 from vitresnas.train.metrics import METRICS
 from vitresnas.train.place import CHECKPOINT_SECONDS, Place, choose_place, threads_of
 from vitresnas.train.precision import settled
@@ -179,5 +179,9 @@ def _environment(place: Place) -> JsonObject:
     return {**where, "processes": place.world.size, "threads": place.threads}
 
 
-def _to_json(scores: dict[str, Score]) -> JsonObject:
-    return {name: score.to_json() for name, score in scores.items()}
+def _to_json(scores: dict[str, Evaluation]) -> JsonObject:
+    """How many images there are, the result tells once, class by class."""
+    return {
+        name: {key: value for key, value in score.to_json().items() if key != "images"}
+        for name, score in scores.items()
+    }

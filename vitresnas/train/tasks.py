@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vitresnas.data.evaluate import Evaluation, evaluate, evaluate_model
 from vitresnas.data.image_set import ImageSet
 from vitresnas.data.load import Data
 from vitresnas.data.share import Piece
@@ -30,7 +31,6 @@ from vitresnas.supernet.directory import load_supernet, save_supernet
 from vitresnas.supernet.samplers import load_sampler
 from vitresnas.supernet.sorting import sort_channels
 from vitresnas.supernet.supernet import Supernet
-from vitresnas.train.evaluate import Score, evaluate, score_network
 from vitresnas.train.objectives import (
     Objective,
     classification,
@@ -75,7 +75,7 @@ class Task(Protocol):
     def expected_macs(self, epoch: int) -> float:
         """MACs per image and forward pass at this epoch, for the ETA."""
 
-    def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Score]:
+    def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Evaluation]:
         """Scores by name; `full` adds what only the last report needs."""
 
     def save(self, model: nn.Module, out: Path, card: Mapping[str, Any]) -> None: ...
@@ -180,14 +180,14 @@ class SupernetTask:
         networks = len(drawn) // 8 if self.sampler.shares_images else 1
         return networks * sum(map(macs, drawn)) / len(drawn)
 
-    def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Score]:
+    def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Evaluation]:
         rng = Random(stream(self.recipe.seed, "reported"))
         chosen = {"largest": self.space.largest, "smallest": self.space.smallest}
         for number in range(RANDOM_REPORTED if full else 0):
             chosen[f"random_{number + 1}"] = self.space.sample(rng)
         model.eval()
         found = {
-            name: evaluate(partial(_run_alone, model, architecture), images)
+            name: evaluate(partial(_run_alone, model, architecture), images.batches())
             for name, architecture in chosen.items()
         }
         model.train()
@@ -284,8 +284,8 @@ class RetrainTask:
     def expected_macs(self, epoch: int) -> float:
         return macs(self.architecture)
 
-    def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Score]:
-        return {"network": score_network(model, images)}
+    def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Evaluation]:
+        return {"network": evaluate_model(model, images)}
 
     def save(self, model: nn.Module, out: Path, card: Mapping[str, Any]) -> None:
         save_model(cast(ViTRes, model), out, card)

@@ -11,12 +11,12 @@ import timm
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vitresnas.data.evaluate import Evaluation, evaluate_model
 from vitresnas.data.image_set import ImageSet
 from vitresnas.data.share import Piece
 from vitresnas.files import JsonObject, atomic_path, to_text
 from vitresnas.models.timm_sized import KIND, TimmNetwork
 from vitresnas.models.weights import sha256, to_bytes
-from vitresnas.train.evaluate import Score, score_network
 from vitresnas.train.objectives import Objective, classification
 from vitresnas.train.recipe import Recipe
 
@@ -53,8 +53,8 @@ class TimmTask:
     def expected_macs(self, epoch: int) -> float:
         return self.cost.macs
 
-    def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Score]:
-        return {"network": score_network(model, images)}
+    def scores(self, model: nn.Module, images: ImageSet, *, full: bool) -> dict[str, Evaluation]:
+        return {"network": evaluate_model(model, images)}
 
     def save(self, model: nn.Module, out: Path, card: Mapping[str, Any]) -> None:
         """The network, its weights, and last a card that tells of both.
