@@ -23,11 +23,11 @@ import numpy.typing as npt
 
 from vitresnas.doors import Parser, door, say
 from vitresnas.files import JsonObject, read_json, write_json
+from vitresnas.progress import Progress
 from vitresnas.search import Constraint
 from vitresnas.search.engine import Session
 from vitresnas.search.evolution import Evolution
 from vitresnas.search.guided import Guided
-from vitresnas.search.progress import Watch
 from vitresnas.search.racing import Racing
 from vitresnas.search.random_search import RandomSearch
 from vitresnas.search.replay import Replay
@@ -93,7 +93,8 @@ def measure(seeds: int, processes: int) -> JsonObject:
     """Every method under every target with every seed, as a JSON object."""
     targets = bounds()
     jobs = [(name, bound, seed) for bound in targets for name in METHODS for seed in range(seeds)]
-    with ProcessPoolExecutor(processes) as pool, Watch("searching", len(jobs), "searches") as watch:
+    watch = Progress("searching", len(jobs), unit="searches")
+    with ProcessPoolExecutor(processes) as pool, watch:
         curves: list[Curve] = []
         for curve in pool.map(run, *zip(*jobs, strict=True), chunksize=5):
             curves.append(curve)

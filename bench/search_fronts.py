@@ -23,11 +23,11 @@ from search_cost import HERE, PAPER, SHARES, bounds, interval_of_mean, load, ran
 
 from vitresnas.doors import Parser, door, say
 from vitresnas.files import JsonObject, write_json
+from vitresnas.progress import Progress
 from vitresnas.search import Constraint
 from vitresnas.search.engine import Session
 from vitresnas.search.evolution import Evolution
 from vitresnas.search.nsga2 import Nsga2
-from vitresnas.search.progress import Watch
 from vitresnas.search.random_search import RandomSearch
 from vitresnas.search.strategy import Strategy
 
@@ -70,7 +70,8 @@ def measure(seeds: int, processes: int) -> JsonObject:
         ("rank", name, bound) for bound in bounds() for name in STRATEGIES
     ] + [("hypervolume", name, 0.0) for name in FRONTS]
     jobs = [(*case, seed) for case in cases for seed in range(seeds)]
-    with ProcessPoolExecutor(processes) as pool, Watch("searching", len(jobs), "searches") as watch:
+    watch = Progress("searching", len(jobs), unit="searches")
+    with ProcessPoolExecutor(processes) as pool, watch:
         results = []
         for result in pool.map(run, *zip(*jobs, strict=True), chunksize=5):
             results.append(result)

@@ -24,7 +24,7 @@ from vitresnas.doors import Parser, door, say
 from vitresnas.errors import InputError, MismatchError
 from vitresnas.files import JsonObject, atomic_path, digest, read_json
 from vitresnas.latency import load_tables
-from vitresnas.search.progress import Watch
+from vitresnas.progress import Progress
 from vitresnas.search.replay import Replay, saturated
 from vitresnas.space import SPACES, SearchSpace, StageChoices, macs, parameters
 from vitresnas.space.coding import decode, every_code
@@ -197,7 +197,8 @@ def score(source: Source, parts: Sequence[Part], of: int, threads: int) -> None:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, log_likelihoods=likelihoods.astype(np.float32), correct=correct)
 
-    with Watch("scoring", of, "chunks") as watch, ThreadPoolExecutor(threads) as pool:
+    watch = Progress("scoring", of, unit="chunks")
+    with watch, ThreadPoolExecutor(threads) as pool:
         for done, _ in enumerate(pool.map(score_one, parts), start=of - len(parts) + 1):
             watch(done)
 

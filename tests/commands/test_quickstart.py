@@ -135,7 +135,7 @@ def test_a_plan_is_kept_shown_and_replaced_until_it_is_begun(tmp_path, capsys):
     command = ["--throughput-target", "2x", "--plan-only", "--out", str(out)]
     assert main([*command, "--hours", "0.1"]) == 0
     shown = capsys.readouterr().out
-    assert "1137 to train on" in shown and "super-network" in shown and "of 6:00, into" in shown
+    assert "1137 to train on" in shown and "super-network" in shown and "of 6 min, into" in shown
     assert main([*command, "--hours", "0.1", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["request"]["hours"] == 0.1 and document["images"]["grey"] is True

@@ -14,11 +14,11 @@ from vitresnas.latency.assemble import assemble, drift_of, estimated_cost, opera
 from vitresnas.latency.drift import Drift, Reading, drifted, level_and_noise
 from vitresnas.latency.networks import choose_networks
 from vitresnas.latency.partial import PartialLog
-from vitresnas.latency.progress import Silent
 from vitresnas.latency.rounds import Plan, kept, repeat, run_rounds, spoilt_visits
 from vitresnas.latency.stable import settle
 from vitresnas.latency.statistics import p10_width
 from vitresnas.latency.tail import measure_tail
+from vitresnas.progress import Progress
 from vitresnas.space import operations
 
 
@@ -139,7 +139,7 @@ def _measured(machine, path, seconds=3.0, again=3.0):
     )
     calls = {name: machine.call(time) for name, time in ITEMS.items()}
     options = {"between": anchor.occasion, "clock": machine.clock}
-    with Silent().phase("test") as step:
+    with Progress("test", silent=True) as step:
         common = ("operation", calls, machine.measure, log)
         run_rounds(*common, Plan(6, 24, seconds), step, **options)
         spoilt = spoilt_visits("operation", log)
@@ -189,7 +189,7 @@ def test_a_run_that_was_killed_while_it_repeated_goes_on_repeating(tmp_path):
     log, _ = PartialLog.open(tmp_path / "log", {"subject": "drift"})
     assert spoilt_visits("operation", log) == spoilt - drift_of(log).repeated
     calls = {name: machine.call(time) for name, time in ITEMS.items()}
-    with Silent().phase("test") as step:
+    with Progress("test", silent=True) as step:
         repeat("operation", calls, machine.measure, log, 9.0, step, clock=machine.clock)
     assert drift_of(log).repeated == spoilt and drift_of(log).left == 0
 
@@ -210,7 +210,7 @@ def test_a_table_disturbed_for_half_of_its_time_stays_right(
     pieces = small_space.operations()
     calls = {str(o): machine.call(_seconds(o)) for o in pieces}
     operation = ("operation", calls, machine.measure, log)
-    with Silent().phase("test") as step:
+    with Progress("test", silent=True) as step:
         run_rounds(*operation, Plan(6, 12, 6.0), step, **options)
         timings = operation_timings(log, pieces, host_is_device=True)
         choice = choose_networks(small_space, estimated_cost(timings), Random(0))
@@ -305,7 +305,7 @@ def test_an_item_leaves_the_rounds_when_its_price_is_narrow(tmp_path):
 
     calls = {"steady": counted("steady", steady), "shaky": counted("shaky", shaky)}
     log, _ = PartialLog.open(tmp_path / "log", {"subject": "adaptive"})
-    with Silent().phase("test") as step:
+    with Progress("test", silent=True) as step:
         plan = Plan(6, 24, 1e9, precision=0.01)
         rounds = run_rounds(
             "operation", calls, machine.measure, log, plan, step, clock=machine.clock

@@ -4,8 +4,8 @@ import pytest
 
 from vitresnas.errors import FileFormatError
 from vitresnas.latency.partial import COMPARED, PartialLog, Visit
-from vitresnas.latency.progress import Silent
 from vitresnas.latency.rounds import Plan, run_rounds
+from vitresnas.progress import Progress
 
 SUBJECT = {"condition": {"batch_size": 4}, "seconds": 1.0}
 
@@ -15,7 +15,7 @@ def _measure(call):
 
 
 def _run(log, calls, plan):
-    with Silent().phase("test") as step:
+    with Progress("test", silent=True) as step:
         return run_rounds("operation", calls, _measure, log, plan, step)
 
 
@@ -84,7 +84,7 @@ def test_calls_beside_take_turns_until_their_own_time_is_spent(tmp_path):
         if round_ < 2:
             log.record(Visit(COMPARED, round_, "guest", 9.0, 9.0, 9.0))
     calls, beside = {"a": lambda: 1.0}, {"guest": lambda: 9.0}
-    with Silent().phase("test") as step:
+    with Progress("test", silent=True) as step:
         plan = Plan(2, 4, 8.0)
         rounds = run_rounds("operation", calls, _measure, log, plan, step, beside=beside)
     assert rounds == 4

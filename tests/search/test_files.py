@@ -9,9 +9,9 @@ import pytest
 from vitresnas import cache
 from vitresnas.errors import FileFormatError, MismatchError
 from vitresnas.latency import Measurement
+from vitresnas.progress import Progress
 from vitresnas.search import Evolution, Finalist, Speed, search
 from vitresnas.search.picture import draw
-from vitresnas.search.progress import Watch
 from vitresnas.search.settings import check_folder, claim_folder
 from vitresnas.search.timing import remembered
 
@@ -71,10 +71,10 @@ def test_the_picture_is_drawn_with_and_without_a_measured_winner(
 
 def test_progress_lines_count_only_the_work_done_now(capsys):
     now = [0.0]
-    with Watch("scoring", 100, clock=lambda: now[0]) as watch:
-        watch(40)  # replayed from a log, at once
+    with Progress("scoring", 100, unit="candidates", clock=lambda: now[0]) as progress:
+        progress(40)  # replayed from a log, at once
         now[0] = 10.0
-        watch(50)
+        progress(50)
     assert "50 of at most 100 candidates, about 50 s left" in capsys.readouterr().err
 
 

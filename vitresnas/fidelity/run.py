@@ -29,15 +29,14 @@ from vitresnas.latency.environment import describe_environment
 from vitresnas.latency.networks import spaced_networks
 from vitresnas.latency.request import resolve_device
 from vitresnas.models.weights import digest_of
+from vitresnas.progress import Progress
 from vitresnas.search.prepare import Training as SupernetTraining
 from vitresnas.search.prepare import allowed_unreadable, prepare_supernet
-from vitresnas.search.progress import Watch
 from vitresnas.space import Architecture, load_space, macs
 from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import load_supernet, read_card, refuse_other_data
 from vitresnas.supernet.sampling import draw_architectures
 from vitresnas.train.precision import settled
-from vitresnas.train.progress import TrainingProgress
 from vitresnas.train.recipe import Recipe
 from vitresnas.train.recipes import supernet_recipe
 from vitresnas.train.run import run as train
@@ -146,11 +145,11 @@ def _inherited(supernet: Supernet, network: Architecture, data: Data) -> Scores:
 def _probes(supernet: Supernet, request: FidelityRequest, data: Data) -> Probes:
     """Networks that use every choice about equally often, with their inherited scores."""
     drawn = draw_architectures(supernet.space, PROBES, Random(request.seed))
-    with Watch("scoring", PROBES, "networks") as watch:
+    with Progress("scoring", PROBES, unit="networks") as progress:
         found = {}
         for number, architecture in enumerate(drawn, 1):
             found[architecture] = _inherited(supernet, architecture, data)
-            watch(number)
+            progress(number)
     return found
 
 
@@ -181,15 +180,16 @@ def _train(
     if known:
         say(f"{len(jobs) - len(left)} of {len(jobs)} trainings are in {log}: resuming")
     work = {job.key: job.work for job in jobs}
-    done = len(jobs) - len(left)
-    with TrainingProgress("fidelity", [job.work for job in jobs], 1, done) as progress:
+    total, done = sum(work.values()), len(jobs) - len(left)
+    behind = total - sum(job.work for job in left)
+    with Progress("fidelity", total, behind) as progress:
         for found in spread(shared.train, left, workers):
             append_line(log, found.to_json())
             key = (found.architecture_id, found.seed)
             known[key] = found
             progress.add(work[key])
             done += 1
-            progress.epoch(f"{done} of {len(jobs)} trainings", last=done == len(jobs))
+            progress.tell(f"{done} of {len(jobs)} trainings", always=done == len(jobs))
     by_network: dict[str, list[Trained]] = defaultdict(list)
     for job in sorted(jobs, key=lambda job: job.seed):
         by_network[job.architecture.id].append(known[job.key])

@@ -14,12 +14,12 @@ from vitresnas.latency.condition import Condition
 from vitresnas.latency.existing import guests
 from vitresnas.latency.measure import DTYPES, prepare_guest
 from vitresnas.latency.measure_memory import measure_peak
-from vitresnas.latency.progress import Step
 from vitresnas.latency.runtime import Call, find_runtime
 from vitresnas.latency.timer import timer_for
 from vitresnas.latency.weights import SharedWeights
 from vitresnas.models import create_model
 from vitresnas.models.pieces import build_piece, piece_input_shape
+from vitresnas.progress import Step
 from vitresnas.space.architecture import Architecture
 from vitresnas.space.operations import Operation, parameters
 from vitresnas.space.search_space import SearchSpace

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from vitresnas.doors import say
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject, storage_errors
 from vitresnas.latency import stages
@@ -23,16 +24,13 @@ from vitresnas.latency.assemble import assemble
 from vitresnas.latency.busy import Watch, busy_warning, load_average
 from vitresnas.latency.environment import describe_environment
 from vitresnas.latency.priority import NORMAL, measuring_priority
-from vitresnas.latency.progress import Progress, default_progress
 from vitresnas.latency.request import Request
 from vitresnas.latency.session import SEED, earlier, open_session, reuse
 from vitresnas.latency.table import LatencyTable, Transfer, merge_tables, save_tables
 from vitresnas.space.search_space import SearchSpace
 
 
-def build_table(
-    space: SearchSpace, request: Request, out: str | Path, *, progress: Progress | None = None
-) -> LatencyTable:
+def build_table(space: SearchSpace, request: Request, out: str | Path) -> LatencyTable:
     """Measure `space` as `request` says and write the table into `out`; returns it.
 
     Other conditions in `out` are kept, an earlier table of the same condition is replaced. Progress
@@ -42,12 +40,12 @@ def build_table(
     """
     out = Path(out)
     with _alone_in(out.absolute().parent):
-        return _build(space, request, out, progress or default_progress())
+        return _build(space, request, out)
 
 
-def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) -> LatencyTable:
+def _build(space: SearchSpace, request: Request, out: Path) -> LatencyTable:
     earlier(out)
-    run = open_session(space, request, out, progress)
+    run = open_session(space, request, out)
     watch, begin = Watch(), time.perf_counter()
     with stages.timing_conditions(run):
         with measuring_priority(run.condition.threads):
@@ -94,11 +92,11 @@ def _build(space: SearchSpace, request: Request, out: Path, progress: Progress) 
     save_tables(out, merge_tables(earlier(out), table))
     run.log.remove()
     if warning := run.recorder.warning():
-        progress.say(warning)
+        say(warning)
     if table.drift and table.drift.stretches:
-        progress.say(str(table.drift))
+        say(str(table.drift))
     if priority == NORMAL and (warning := busy_warning(other_cpus)):
-        progress.say(f"{warning}; or run as root, which may ask for the CPUs")
+        say(f"{warning}; or run as root, which may ask for the CPUs")
     return table
 
 

@@ -9,9 +9,9 @@ from random import Random
 
 from vitresnas.latency.drift import drifted
 from vitresnas.latency.partial import COMPARED, PartialLog, Visit
-from vitresnas.latency.progress import Step
 from vitresnas.latency.runtime import Call
 from vitresnas.latency.statistics import Clock, p10_width
+from vitresnas.progress import Step
 
 Measure = Callable[[Call], tuple[float, float]]
 NOTHING: Mapping[str, Call] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from vitresnas.doors import say
 from vitresnas.errors import InputError
 from vitresnas.files import JsonObject
 from vitresnas.latency.anchor import Anchor, anchor_call
@@ -19,7 +20,6 @@ from vitresnas.latency.condition import Condition
 from vitresnas.latency.existing import find_models
 from vitresnas.latency.networks import CALIBRATION_NETWORKS
 from vitresnas.latency.partial import PartialLog
-from vitresnas.latency.progress import Progress
 from vitresnas.latency.request import Request, resolve_condition, resolve_device
 from vitresnas.latency.rounds import Plan
 from vitresnas.latency.shipped import find_tables
@@ -45,7 +45,6 @@ class Session:
     condition: Condition
     bench: Bench
     log: PartialLog
-    progress: Progress
     operation_plan: Plan
     network_plan: Plan
     anchor: Anchor
@@ -68,12 +67,12 @@ class Session:
         self.recorder.occasion()
 
 
-def open_session(space: SearchSpace, request: Request, out: Path, progress: Progress) -> Session:
+def open_session(space: SearchSpace, request: Request, out: Path) -> Session:
     """What was asked for, on this machine; goes on where the log beside `out` ends."""
     condition = resolve_condition(space, request)
-    progress.say(f"{len(space.operations())} distinct operations; {condition}")
+    say(f"{len(space.operations())} distinct operations; {condition}")
     if warning := busy_warning(other_cpus_now()):
-        progress.say(warning)
+        say(warning)
     subject: JsonObject = {
         "condition": condition.to_json(),
         "seconds": request.seconds,
@@ -89,10 +88,10 @@ def open_session(space: SearchSpace, request: Request, out: Path, progress: Prog
     if models:
         subject["compare"] = [model.label for model in models]
     if notice := misfit(models, space.image_size, space.classes):
-        progress.say(notice)
+        say(notice)
     log, message = PartialLog.open(partial_path(out), subject)
     if message:
-        progress.say(message)
+        say(message)
     device = torch.device(resolve_device(request.device))
     bench = Bench(space, condition, device)
     return Session(
@@ -106,7 +105,6 @@ def open_session(space: SearchSpace, request: Request, out: Path, progress: Prog
         reused={},
         models=models,
         log=log,
-        progress=progress,
         operation_plan=Plan(*_OPERATION_ROUNDS, _OPERATIONS_SHARE * request.seconds, _PRECISION),
         network_plan=Plan(
             *_NETWORK_ROUNDS, (1.0 - _OPERATIONS_SHARE) * request.seconds, _PRECISION
@@ -137,7 +135,7 @@ def reuse(run: Session, request: Request, tables: tuple[LatencyTable, ...]) -> N
     run.reused = {piece: known[piece] for piece in run.pieces if piece in known}
     run.pieces = tuple(piece for piece in run.pieces if piece not in known)
     if run.reused:
-        run.progress.say(
+        say(
             f"{len(run.reused)} operations were measured under this condition before and are "
             "reused: --fresh measures them again"
         )

@@ -9,6 +9,7 @@ from random import Random
 
 import torch
 
+from vitresnas.doors import say
 from vitresnas.files import JsonObject
 from vitresnas.latency.assemble import estimated_cost
 from vitresnas.latency.calibration import features
@@ -22,6 +23,7 @@ from vitresnas.latency.runtime import Call, find_runtime
 from vitresnas.latency.session import SEED, Session
 from vitresnas.latency.tail import measure_tail
 from vitresnas.latency.telemetry import HOW, measure_energy
+from vitresnas.progress import Progress
 from vitresnas.space.operations import operations
 
 _MEMORY_NETWORKS = 4  # besides the ends of the space
@@ -41,14 +43,14 @@ def timing_conditions(run: Session) -> Iterator[None]:
 
 def prepare_operations(run: Session) -> dict[str, Call]:
     if notice := find_runtime(run.condition.runtime).notice:
-        run.progress.say(notice)
-    with run.progress.phase("preparing operations") as step:
+        say(notice)
+    with Progress("preparing operations") as step:
         return run.bench.pieces(run.pieces, step)
 
 
 def time_operations(run: Session, calls: Mapping[str, Call]) -> int:
-    run.progress.say(_estimate(run, calls))
-    with run.progress.phase("operations") as step:
+    say(_estimate(run, calls))
+    with Progress("operations") as step:
         return run_rounds(
             "operation",
             calls,
@@ -83,12 +85,12 @@ def prepare_networks(run: Session) -> tuple[NetworkChoice, dict[str, Call]]:
     if choice is None:
         choice = choose_networks(run.space, estimated_cost(run.timings()), Random(SEED))
         run.log.choose(choice)
-    with run.progress.phase("preparing networks") as step:
+    with Progress("preparing networks") as step:
         return choice, run.bench.networks(choice.all, step)
 
 
 def time_networks(run: Session, calls: Mapping[str, Call], existing: Mapping[str, Call]) -> int:
-    with run.progress.phase("whole networks") as step:
+    with Progress("whole networks") as step:
         return run_rounds(
             "network",
             calls,
@@ -117,11 +119,11 @@ def repeat_drifted(
     if not any(spoilt_visits(phase, run.log) for phase, _, _ in phases):
         return
     if not run.anchor.wait_until_quiet(_WAIT_SHARE * total):
-        run.progress.say("the machine is still off its level: what drifted counts as it is")
+        say("the machine is still off its level: what drifted counts as it is")
         return
     for phase, calls, measure in phases:
         if count := spoilt_visits(phase, run.log):
-            with run.progress.phase(f"{count} {phase} measurements again, after drift") as step:
+            with Progress(f"{count} {phase} measurements again, after drift") as step:
                 seconds = 0.5 * _REPEAT_SHARE * total  # existing models have theirs on top
                 repeat(phase, calls, measure, run.log, seconds, step, between=run.between)
 

@@ -16,6 +16,7 @@ from vitresnas.latency.busy import Watch, busy_warning
 from vitresnas.latency.cores import threads
 from vitresnas.latency.decide import LENGTHS
 from vitresnas.latency.request import resolve_device
+from vitresnas.progress import duration
 from vitresnas.quickstart.pace import DevicePace, measure_pace
 from vitresnas.quickstart.recipes import batch_of, supernet_recipe
 from vitresnas.quickstart.request import Request
@@ -24,7 +25,6 @@ from vitresnas.quickstart.spaces import SIDES, candidates
 from vitresnas.quickstart.survey import Survey, survey
 from vitresnas.space import SearchSpace, load_space, macs
 from vitresnas.train.place import share_cores
-from vitresnas.train.progress import clock
 from vitresnas.train.recipe import Recipe
 
 PLAN, SPACE = "quickstart_plan.json", "space.json"
@@ -95,7 +95,7 @@ class Plan:
         images, timing, space = self.images, self.schedule, self.space
         kind = "grey" if images.grey else "colour"
         low, high = (macs(end) / 1e6 for end in (space.smallest, space.largest))
-        seconds = {name: clock(value) for name, value in timing.seconds.items()}
+        seconds = {name: duration(value) for name, value in timing.seconds.items()}
         lines = [
             f"images         {images.name}: {images.classes} classes; {images.training} to train "
             f"on, {images.holdout} to choose by, {images.test} to test; {kind}, {images.side} "
@@ -112,9 +112,9 @@ class Plan:
             f"{counted(timing.retrain_epochs, 'epoch')} if the network found is half the work of "
             "the largest; recomputed then",
             f"verification   about {seconds['verify']}; up to "
-            f"{clock(sum(LENGTHS) * timing.seconds['verify'])} while it is too close to call",
-            f"in all         about {clock(timing.total)} of {clock(3600 * self.request.hours)}, "
-            f"into {out}",
+            f"{duration(sum(LENGTHS) * timing.seconds['verify'])} while it is too close to call",
+            f"in all         about {duration(timing.total)} of "
+            f"{duration(3600 * self.request.hours)}, into {out}",
         ]
         if timing.total > 3600 * self.request.hours:
             lines.append(

@@ -8,7 +8,7 @@ from pathlib import Path
 from vitresnas.data.by_class import told_worst_first
 from vitresnas.doors import rows_of
 from vitresnas.files import Fields, JsonObject, read_json, write_json
-from vitresnas.train.progress import clock
+from vitresnas.progress import duration
 from vitresnas.verify import Verification, speed_in_words
 
 RESULT = "quickstart_result.json"
@@ -67,8 +67,10 @@ class QuickstartResult:
         """For people."""
         verification = Verification(self.verdict, self.target, self.speed)
         network, seconds = self.network, self.seconds
-        stages = ", ".join(f"{name} {clock(seconds[name])}" for name in STAGES if name in seconds)
-        given = f" of {clock(self.given_seconds)} given" if self.given_seconds else ""
+        stages = ", ".join(
+            f"{name} {duration(seconds[name])}" for name in STAGES if name in seconds
+        )
+        given = f" of {duration(self.given_seconds)} given" if self.given_seconds else ""
         weights = (
             f"({self.inherited_test_accuracy:.4f} before retraining)"
             if self.retrained
@@ -83,7 +85,7 @@ class QuickstartResult:
             ),
             ("test", f"accuracy {self.test['accuracy']:.4f} {weights}"),
             *self._by_class(),
-            ("time", f"{clock(sum(seconds.values()))}{given}: {stages}"),
+            ("time", f"{duration(sum(seconds.values()))}{given}: {stages}"),
             *((name, self.files[name]) for name in FILES if name in self.files),
         ]
         return [*verification.lines(), *rows_of(rows)]

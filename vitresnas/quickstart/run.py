@@ -13,6 +13,7 @@ from vitresnas.latency import LatencyTable, load_tables
 from vitresnas.latency.build import build_table
 from vitresnas.latency.request import Request as TableRequest
 from vitresnas.models.model_directory import read_card
+from vitresnas.progress import duration
 from vitresnas.quickstart.plan import PLAN, SPACE, Plan, counted
 from vitresnas.quickstart.recipes import retrain_recipe
 from vitresnas.quickstart.result import RESULT, QuickstartResult
@@ -23,7 +24,6 @@ from vitresnas.search.result import RESULT as FOUND
 from vitresnas.search.result import SearchResult
 from vitresnas.search.run import ARCHITECTURE, MODEL
 from vitresnas.search.run import run as search
-from vitresnas.train.progress import clock
 from vitresnas.train.recipe import Recipe
 from vitresnas.train.result import RESULT as TRAINED
 from vitresnas.train.result import TrainingResult
@@ -74,7 +74,7 @@ def run(plan: Plan, out: Path) -> QuickstartResult:
 
 def _stage(number: int, name: str, seconds: float, result: Path) -> None:
     """Say which stage begins, or that its result is there."""
-    told = "done" if result.exists() else f"about {clock(seconds)}"
+    told = "done" if result.exists() else f"about {duration(seconds)}"
     say(f"{number} of 5: {name}, {told}")
 
 

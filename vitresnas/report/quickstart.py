@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitresnas.files import JsonObject, read_json
+from vitresnas.progress import duration
 from vitresnas.report.page import Tile, columns, facts, page, section, table, text, tiles
 from vitresnas.report.scale import number
-from vitresnas.report.words import duration
 
 # The files of a quickstart; quickstart/, which writes them, needs torch and this room does not.
 RESULT, PLAN = "quickstart_result.json", "quickstart_plan.json"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vitresnas.progress import duration
 from vitresnas.report.existing import compared_table
 from vitresnas.report.networks import networks
 from vitresnas.report.page import Tile, charts, columns, facts, page, section, table, text, tiles
 from vitresnas.report.scale import number
 from vitresnas.report.search_charts import SearchCharts, timed
 from vitresnas.report.stages import draw_stages
-from vitresnas.report.words import duration
 from vitresnas.search.candidate import Candidate
 from vitresnas.search.prove import counted
 from vitresnas.search.result import SearchResult

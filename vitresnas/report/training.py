@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitresnas.files import JsonObject, read_json, read_lines
+from vitresnas.progress import duration
 from vitresnas.report.chart import CATEGORIES, Chart, Point, Series
 from vitresnas.report.page import Tile, charts, columns, facts, page, section, table, text, tiles
 from vitresnas.report.scale import Axis, number
-from vitresnas.report.words import duration
 
 # The files of a run's folder; train/, which writes them, needs torch and this room does not.
 RUN, RESULT = "training_run.json", "training_result.json"

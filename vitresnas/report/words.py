@@ -1,4 +1,4 @@
-"""Networks, what they took and durations, in a few words."""
+"""Networks, and what they took, in a few words."""
 
 from __future__ import annotations
 
@@ -28,12 +28,3 @@ def summarise(candidate: Candidate) -> str:
     """One line; the page draws the rest."""
     loss = candidate.score.negative_log_likelihood
     return f"{candidate.id}: negative log-likelihood {loss:.4f}"
-
-
-def duration(seconds: float) -> str:
-    """129 -> "2 min 9 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"

@@ -22,6 +22,7 @@ from vitresnas.latency.environment import describe_environment
 from vitresnas.latency.request import device_name
 from vitresnas.models.model_directory import load_model, save_model
 from vitresnas.models.weights import sha256
+from vitresnas.progress import Progress
 from vitresnas.search.candidate import Candidate, Finalist
 from vitresnas.search.check import check
 from vitresnas.search.engine import Session
@@ -33,7 +34,6 @@ from vitresnas.search.parts import Parts
 from vitresnas.search.per_class import per_class
 from vitresnas.search.picture import draw
 from vitresnas.search.prepare import Training, allowed_unreadable, prepare_supernet
-from vitresnas.search.progress import Watch
 from vitresnas.search.prove import FINALISTS, Proof, SearchOn, counted, prove
 from vitresnas.search.result import RESULT, SearchResult
 from vitresnas.search.score import SupernetScorer, score_model, score_of
@@ -183,8 +183,8 @@ def _search_and_prove(
         workers=slots + len(workers),
     )
     with phase(job.seconds, "search"), threads(1):
-        with Watch("scoring", session.budget) as watch:
-            session.progress = watch
+        with Progress("scoring", session.budget, unit="candidates") as progress:
+            session.progress = progress
             result = session.run()
         say(
             f"scored {len(result.history)} candidates; best {result.selected.candidate.id}: "
@@ -199,7 +199,7 @@ def _search_and_prove(
     )
     if job.foreign:
         return replace(result, best=_unmeasured(job, result.best))
-    with phase(job.seconds, "proof"), Watch("timing", 100, "percent") as watch:
+    with phase(job.seconds, "proof"), Progress("timing") as progress:
         models = [one.model for one in job.compare]
         timer = extracted_timer(
             supernet,
@@ -208,8 +208,8 @@ def _search_and_prove(
             models=models,
             seconds=request.proof_seconds,
             # Ten rounds are taken however long they last.
-            on_round=lambda number, spent: watch(
-                round(100 * min(number / 10, spent / request.proof_seconds, 1.0))
+            on_round=lambda number, spent: progress(
+                min(number / 10, spent / request.proof_seconds, 1.0)
             ),
         )
         proof = Proof(

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from vitresnas.data.load import Data
 from vitresnas.doors import say
 from vitresnas.files import JsonObject
+from vitresnas.progress import duration
 from vitresnas.train.memory import device_memory, estimate_memory, gigabytes
 from vitresnas.train.path_speeds import PathSpeeds, path_speeds
 from vitresnas.train.place import Place
-from vitresnas.train.progress import clock
 from vitresnas.train.recipe import SUPERNET, Recipe
 from vitresnas.train.tasks import Task
 from vitresnas.train.timed_steps import step_seconds
@@ -79,7 +79,7 @@ class DryRun:
             f"memory    {memory}",
             f"speed     {self.images_per_second:.3g} images/s in the last epochs ({timed})",
             *([f"paths     {self.paths.line(recipe.path)}"] if paths else []),
-            f"total     about {clock(self.seconds)}",
+            f"total     about {duration(self.seconds)}",
         ]
 
 

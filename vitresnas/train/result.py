@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vitresnas.data.by_class import told_by_class
 from vitresnas.files import Fields, JsonObject, read_json, write_json
-from vitresnas.train.progress import clock
+from vitresnas.progress import duration
 
 RESULT = "training_result.json"
 KIND = "training_result"
@@ -63,7 +63,7 @@ class TrainingResult:
                 for score in (holdout, self.test[name])
             )
             lines.append(f"{name:10} {'  '.join(columns)}")
-        return [*lines, *self._by_class(), f"trained in {clock(self.seconds)}"]
+        return [*lines, *self._by_class(), f"trained in {duration(self.seconds)}"]
 
     def _by_class(self) -> list[str]:
         """The first network's classes, where they are of unequal size."""

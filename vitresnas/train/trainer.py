@@ -21,6 +21,7 @@ from vitresnas.data.share import Piece
 from vitresnas.data.streams import stream
 from vitresnas.errors import TrainingDiverged
 from vitresnas.files import JsonObject
+from vitresnas.progress import Progress
 from vitresnas.train.batch_norm import share_batch_norm
 from vitresnas.train.checkpoints import (
     drop_unfinished,
@@ -35,7 +36,6 @@ from vitresnas.train.optimiser import create_optimizer, create_schedule
 from vitresnas.train.pace import CheckpointPace
 from vitresnas.train.place import Place, share
 from vitresnas.train.precision import autocast
-from vitresnas.train.progress import TrainingProgress
 from vitresnas.train.recipe import Recipe
 from vitresnas.train.rollbacks import CURE, Rollbacks
 from vitresnas.train.tasks import Task
@@ -127,9 +127,10 @@ class Trainer:
             return
         work = [self.task.expected_macs(epoch) for epoch in range(recipe.epochs)]
         pace = CheckpointPace(self.place.checkpoint_seconds)
-        progress = TrainingProgress(
-            recipe.name, work, self.loader.steps_per_epoch, self.steps_done, silent=not world.leads
-        )
+        steps = self.loader.steps_per_epoch
+        # Early epochs of a super-network run the largest networks: an ETA by steps would be wrong.
+        behind = sum(work[step // steps] for step in range(self.steps_done))
+        progress = Progress(recipe.name, steps * sum(work), behind, silent=not world.leads)
 
         def save_if_due(*, last: bool) -> None:
             stopping, due = world.any(stop(), world.leads and (last or pace.due()))
@@ -140,8 +141,8 @@ class Trainer:
                 raise KeyboardInterrupt
 
         def between() -> None:
-            progress.step((self.steps_done - 1) // self.loader.steps_per_epoch)
-            if self.steps_done % self.loader.steps_per_epoch:
+            progress.add(work[(self.steps_done - 1) // steps])
+            if self.steps_done % steps:
                 save_if_due(last=False)
 
         logged = metric_log(out, self.steps_done) if world.leads else nullcontext()
@@ -154,7 +155,7 @@ class Trainer:
                 if log is not None:
                     log.write(record)
                 save_if_due(last=last)
-                progress.epoch(_describe(record, recipe.epochs), last=last)
+                progress.tell(_describe(record, recipe.epochs), always=last)
 
     def train_epoch(
         self,
