@@ -32,8 +32,9 @@ def measure(arguments: argparse.Namespace) -> int:
     import torch
 
     from vitresnas.data import load_data
-    from vitresnas.search.run import scores_depend_on, serve_search
     from vitresnas.search.score import SupernetScorer
+    from vitresnas.search.serve import serve_search
+    from vitresnas.search.settings import scores_depend_on
     from vitresnas.search.workers import joined
     from vitresnas.space import load_space
     from vitresnas.supernet.directory import load_supernet

@@ -27,9 +27,9 @@ from vitresnas.latency.statistics import Measurement
 from vitresnas.models import create_model
 from vitresnas.models.timm_sized import TimmNetwork
 from vitresnas.search import SearchResult, Target
+from vitresnas.search.folder import ARCHITECTURE
 from vitresnas.search.job import SearchRequest
 from vitresnas.search.prove import speed_of
-from vitresnas.search.run import ARCHITECTURE
 from vitresnas.search.run import run as search
 from vitresnas.search.timing import example_images
 from vitresnas.space import SearchSpace

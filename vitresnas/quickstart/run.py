@@ -19,10 +19,10 @@ from vitresnas.quickstart.recipes import retrain_recipe
 from vitresnas.quickstart.result import RESULT, QuickstartResult
 from vitresnas.quickstart.schedule import MOST_EPOCHS, USABLE
 from vitresnas.search.constraint import Target
+from vitresnas.search.folder import ARCHITECTURE, MODEL
 from vitresnas.search.job import SearchRequest, create_job
 from vitresnas.search.result import RESULT as FOUND
 from vitresnas.search.result import SearchResult
-from vitresnas.search.run import ARCHITECTURE, MODEL
 from vitresnas.search.run import run as search
 from vitresnas.train.recipe import Recipe
 from vitresnas.train.result import RESULT as TRAINED

@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rank = Rank.here()
     if rank.size == 1:
         return _search(argv, None)
-    from vitresnas.search.run import serve_search
+    from vitresnas.search.serve import serve_search
     from vitresnas.search.workers import joined
 
     if not rank.leads:
@@ -145,8 +145,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _search(argv: Sequence[str] | None, workers: Workers | None) -> int:
     arguments = _parser().parse_args(argv)
     target, constraints = _bounds(arguments.throughput_target, arguments.constraint)
+    from vitresnas.search.folder import files_written
     from vitresnas.search.job import FineTuning, SearchRequest
-    from vitresnas.search.run import files_written, run
+    from vitresnas.search.run import run
 
     request = SearchRequest(
         target=target,

@@ -12,10 +12,10 @@ from vitresnas.doors import say
 from vitresnas.files import JsonObject
 from vitresnas.latency.statistics import Measurement
 from vitresnas.search.constraint import Constraint, Target
+from vitresnas.search.folder import PICTURE
 from vitresnas.search.picture import draw
 from vitresnas.search.prove import Proof, time_finalists
 from vitresnas.search.result import RESULT, Round, SearchResult
-from vitresnas.search.run import PICTURE
 
 _ASKED = ("amount", "relative", "batch_size", "dtype", "runtime", "threads", "device")
 

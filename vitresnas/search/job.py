@@ -30,7 +30,8 @@ from vitresnas.search.lean import find_lean
 from vitresnas.search.prepare import allowed_unreadable, prepare_table
 from vitresnas.search.prices import TablePrices
 from vitresnas.search.reach import Reach, throughput_reach
-from vitresnas.search.strategies import check_strategy
+from vitresnas.search.strategies import check_strategy, create_strategy
+from vitresnas.search.strategy import Strategy
 from vitresnas.search.timing import SECONDS
 from vitresnas.space import SearchSpace, load_space
 
@@ -98,6 +99,11 @@ class Job:
     def foreign(self) -> bool:
         """Whether the table is of another device, so that nothing can be proved here."""
         return any(one.field == "device" for one in self.difference)
+
+    @property
+    def strategy(self) -> Strategy:
+        request = self.request
+        return create_strategy(request.strategy, self.space, request.objectives, request.candidates)
 
     @property
     def predicted_largest(self) -> float:
