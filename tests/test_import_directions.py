@@ -19,6 +19,7 @@ FLOORS = (
     {"models"},
     {"supernet", "latency", "data"},
     {"train", "search"},
+    {"training_for_search"},
     {"report", "export"},
 )
 # Rooms on one floor meet in files, never in imports.

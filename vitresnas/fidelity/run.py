@@ -10,7 +10,6 @@ from pathlib import Path
 from random import Random
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from vitresnas.data import Data, load_data
@@ -30,17 +29,14 @@ from vitresnas.latency.networks import spaced_networks
 from vitresnas.latency.request import resolve_device
 from vitresnas.models.weights import digest_of
 from vitresnas.progress import Progress
-from vitresnas.search.prepare import Training as SupernetTraining
 from vitresnas.search.prepare import allowed_unreadable, prepare_supernet
 from vitresnas.space import Architecture, load_space, macs
 from vitresnas.supernet import Supernet
 from vitresnas.supernet.directory import load_supernet, read_card, refuse_other_data
 from vitresnas.supernet.sampling import draw_architectures
-from vitresnas.train.precision import settled
 from vitresnas.train.recipe import Recipe
-from vitresnas.train.recipes import supernet_recipe
-from vitresnas.train.run import run as train
 from vitresnas.train.run_folder import claim, only_process
+from vitresnas.training_for_search import supernet_training
 
 PROBES = 60
 RESULT, PICTURE, LOG, NETWORKS = "fidelity.json", "fidelity.png", "trained.jsonl", "architectures"
@@ -98,13 +94,10 @@ def _supernet(request: FidelityRequest, device: str) -> tuple[Supernet, Recipe, 
         data = load_data(request.data, image_size=size, unreadable_share=allowed)
     else:
         space = load_space(request.space)
-        recipe = settled(supernet_recipe(request.space, request.data), torch.device(device))
+        # As a search shapes it, so that both share one in the cache.
+        training = supernet_training(request.space, request.data, device)
         data = load_data(request.data, image_size=space.image_size)
         space = space.with_data(classes=len(data.class_names))
-        # As a search shapes it, so that both share one in the cache.
-        training = SupernetTraining(
-            recipe.name, recipe.shaping, lambda to, on: train(recipe, to, device=on)
-        )
         path = prepare_supernet(training, space, data.id, device)
         supernet = load_supernet(path, space=space, device=device)
     refuse_other_data(path, data.name, data.id)

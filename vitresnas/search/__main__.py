@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +26,8 @@ from vitresnas.search.strategies import LEAST_CANDIDATES, STRATEGIES
 from vitresnas.search.summary import summary
 
 if TYPE_CHECKING:
-    from vitresnas.search.fine_tune import Tune
-    from vitresnas.search.job import SearchRequest
-    from vitresnas.search.prepare import Training
     from vitresnas.search.workers import Workers
 
-_FINE_TUNING_RATE = 0.2
 _PASSED_ON = (
     *("space", "data", "supernet", "latency_table", "batch_size", "dtype", "runtime", "threads"),
     *("device", "strategy", "candidates", "seed", "out", "log", "accept_foreign_table"),
@@ -148,6 +143,7 @@ def _search(argv: Sequence[str] | None, workers: Workers | None) -> int:
     from vitresnas.search.folder import files_written
     from vitresnas.search.job import FineTuning, SearchRequest
     from vitresnas.search.run import run
+    from vitresnas.training_for_search import finalist_tuning, supernet_training
 
     request = SearchRequest(
         target=target,
@@ -157,8 +153,8 @@ def _search(argv: Sequence[str] | None, workers: Workers | None) -> int:
         finetune=FineTuning(arguments.finetune_top, arguments.finetune_epochs),
         **{name: getattr(arguments, name) for name in _PASSED_ON},
     )
-    tune = _tuning(request) if request.finetune.top else None
-    result = run(request, _training_for, workers, tune)
+    tune = finalist_tuning(request) if request.finetune.top else None
+    result = run(request, supernet_training, workers, tune)
     files = files_written(request.out)
     if arguments.json:
         print_json({**result.to_json(), "files": files})
@@ -184,51 +180,6 @@ def _bounds(
 
 def _names_throughput(text: str) -> bool:
     return text.partition("=")[0].strip() == "throughput"
-
-
-def _training_for(space: str, data: str | None, device: str) -> Training:
-    """How to train a super-network where none was given. Raises InputError where no recipe fits."""
-    import torch
-
-    from vitresnas.search.prepare import Training
-    from vitresnas.train.precision import settled
-    from vitresnas.train.recipes import supernet_recipe
-    from vitresnas.train.run import run
-
-    recipe = settled(supernet_recipe(space, data), torch.device(device))
-    return Training(recipe.name, recipe.shaping, lambda to, device: run(recipe, to, device=device))
-
-
-def _tuning(request: SearchRequest) -> Tune:
-    """How a finalist is trained further: its space's recipe at a fifth of the learning rate."""
-    from vitresnas.search.prepare import allowed_unreadable
-    from vitresnas.space import load_space
-    from vitresnas.train.recipes import load_recipe, recipes_for
-    from vitresnas.train.run import run
-
-    base = load_recipe(recipes_for(load_space(request.space)).retrain)
-    recipe = replace(
-        base,
-        name=f"{base.name}-short",
-        data=request.data or "digits",
-        seed=request.seed,
-        epochs=request.finetune.epochs,
-        warmup_epochs=0,
-        learning_rate=_FINE_TUNING_RATE * base.learning_rate,
-        average=0.0,
-    )
-
-    def tune(architecture: Path, supernet: Path, out: Path, device: str) -> object:
-        own = replace(
-            recipe,
-            architecture=str(architecture),
-            init="inherited",
-            supernet=str(supernet),
-            unreadable_share=max(request.unreadable_share, allowed_unreadable(supernet)),
-        )
-        return run(own, out, device=device)
-
-    return tune
 
 
 if __name__ == "__main__":
