@@ -23,7 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "best": ("vitresnas.search.best", "the best network of a finished search under other bounds"),
     "train": ("vitresnas.train.__main__", "train a super-network, or one network"),
     "latency-table": ("vitresnas.latency.__main__", "measure what a space's networks cost here"),
-    "verify": ("vitresnas.verify", "re-time a model directory on this device"),
+    "verify": ("vitresnas.verify.__main__", "re-time a model directory on this device"),
     "fidelity": (
         "vitresnas.fidelity.__main__",
         "do inherited weights rank networks as training would?",

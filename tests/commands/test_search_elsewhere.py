@@ -11,7 +11,7 @@ from vitresnas.search import SearchResult
 from vitresnas.search.__main__ import main
 from vitresnas.search.constraint import Target
 from vitresnas.search.job import SearchRequest, create_job
-from vitresnas.verify import main as verify
+from vitresnas.verify.__main__ import main as verify
 
 
 @pytest.fixture

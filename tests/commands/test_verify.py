@@ -10,7 +10,8 @@ import torch
 from vitresnas.models import create_model
 from vitresnas.models.model_directory import OURS, load_model, read_card, save_model, update_card
 from vitresnas.search.check import exit_code, judge
-from vitresnas.verify import main, verify
+from vitresnas.verify.__main__ import main
+from vitresnas.verify.timing import verify
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from vitresnas.data.by_class import told_worst_first
 from vitresnas.doors import rows_of
 from vitresnas.files import Fields, JsonObject, read_json, write_json
 from vitresnas.progress import duration
-from vitresnas.verify import Verification, speed_in_words
+from vitresnas.verify.timing import Verification, speed_in_words
 
 RESULT = "quickstart_result.json"
 KIND = "quickstart_result"

@@ -29,7 +29,7 @@ from vitresnas.train.result import RESULT as TRAINED
 from vitresnas.train.result import TrainingResult
 from vitresnas.train.run import look
 from vitresnas.train.run import run as train
-from vitresnas.verify import aim_as, verify
+from vitresnas.verify.timing import aim_as, verify
 
 TABLE, SUPERNET, SEARCH, FINAL = "latency_table.json", "supernet", "search", "final"
 RETRAINING = "retraining.json"

@@ -1,23 +1,28 @@
-"""Re-time a model directory on this device, and complete its verdict; score it again with --data.
-
-vitresnas verify runs/search/model --throughput-target 2x
-"""
+"""A model directory timed again, on this device, and the verdict on its card."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from vitresnas.arguments import WholeNumber, positive
-from vitresnas.doors import Parser, door, print_json, rows_of, say
+import torch
+
+from vitresnas.doors import rows_of
 from vitresnas.errors import InputError, MismatchError
 from vitresnas.files import Fields, JsonObject
-from vitresnas.latency.runtime import runtime_name
-from vitresnas.search.check import MEASURE_ON, exit_code, judge
+from vitresnas.latency.cores import threads
+from vitresnas.latency.environment import describe_environment
+from vitresnas.latency.existing import guests
+from vitresnas.latency.request import default_batch_size, device_name, resolve_device
+from vitresnas.models import create_model
+from vitresnas.models.model_directory import find_model, load_model, read_card, update_card
+from vitresnas.search.check import MEASURE_ON, judge
 from vitresnas.search.compared import ComparedModel
+from vitresnas.search.complete import complete
 from vitresnas.search.constraint import Target
+from vitresnas.search.prove import speed_of
+from vitresnas.search.timing import SECONDS, example_images, time_until_decided
+from vitresnas.space import Architecture
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,6 @@ def aim_as(directory: Path, search: Path) -> None:
     search: its folder, or the model inside. Raises InputError where its card tells no target,
     MismatchError where it found another network.
     """
-    from vitresnas.models.model_directory import find_model, read_card, update_card
-
     card, found = read_card(directory), read_card(find_model(search))
     if not {"target", "largest"} <= found.keys():
         raise InputError(
@@ -112,19 +115,6 @@ def verify(
     taken from the card of a search; for other models from this machine's defaults, and then an
     absolute target must be given. Raises InputError where one is missing.
     """
-    import torch
-
-    from vitresnas.latency.cores import threads
-    from vitresnas.latency.environment import describe_environment
-    from vitresnas.latency.existing import guests
-    from vitresnas.latency.request import default_batch_size, device_name, resolve_device
-    from vitresnas.models import create_model
-    from vitresnas.models.model_directory import load_model, read_card, update_card
-    from vitresnas.search.complete import complete
-    from vitresnas.search.prove import speed_of
-    from vitresnas.search.timing import SECONDS, example_images, time_until_decided
-    from vitresnas.space import Architecture
-
     card = read_card(directory)
     where = f"the card of {directory}"
     asked = Fields(card.get("target", {}), f"{where}, target")
@@ -199,112 +189,3 @@ def verify(
             checks = {"checks": [found.to_json() for found in done.best.checks]}
     update_card(directory, {**verification.to_json(), **checks, "environment": environment})
     return verification
-
-
-def score(directory: Path, data: str, *, device: str = "auto") -> JsonObject:
-    """The model's test accuracy on `data`, over all and class by class, also into its card.
-
-    Raises MismatchError where the card tells of other images, or the classes are not as many.
-    """
-    from vitresnas.data import load_data
-    from vitresnas.data.by_class import images_by_class
-    from vitresnas.data.evaluate import evaluate_model
-    from vitresnas.data.unreadable import share_of
-    from vitresnas.latency.request import resolve_device
-    from vitresnas.models.model_directory import load_model, read_card, update_card
-
-    model = load_model(directory, resolve_device(device))
-    classes = model.architecture.classes
-    card = read_card(directory)
-    images = load_data(
-        data, image_size=model.architecture.image_size, unreadable_share=share_of(card)
-    )
-    known = card.get("data", {}).get("id", images.id)
-    if known != images.id or len(images.class_names) != classes:
-        raise MismatchError(
-            f"{data} ({images.id}, {len(images.class_names)} classes) are not the images that "
-            f"{directory} was made with ({known}, {classes} classes), so it may have seen their "
-            "test split: give --data the original images"
-        )
-    found = evaluate_model(model, images.test).to_json()
-    update_card(directory, {"test": found})
-    names = list(images.class_names)
-    counts = images_by_class(images.test, classes)
-    return {"test": found, "class_names": names, "test_images": counts}
-
-
-@door
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(
-        prog="vitresnas verify",
-        description=__doc__,
-        example="vitresnas verify runs/search/model",
-    )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="a search's folder or model")
-    parser.add_argument("--throughput-target", metavar="N|Nx", help="instead of the search's own")
-    parser.add_argument(
-        "--as",
-        type=Path,
-        dest="search",
-        metavar="SEARCH",
-        help="of a model trained after a search: its target, batch size, number type and runtime",
-    )
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    parser.add_argument("--batch-size", type=WholeNumber(1), help="instead of the search's own")
-    parser.add_argument(
-        "--dtype", choices=("fp32", "bf16", "fp16"), help="instead of the search's own"
-    )
-    parser.add_argument("--runtime", type=runtime_name, help="instead of the search's own")
-    parser.add_argument("--threads", type=WholeNumber(1), help="instead of the search's own")
-    parser.add_argument(
-        "--seconds",
-        type=positive,
-        metavar="S",
-        help="how long to time (15); up to eight times that while the verdict is undecided",
-    )
-    parser.add_argument("--data", help="its images: also score the model on their test split")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    arguments = parser.parse_args(argv)
-    from vitresnas.models.model_directory import find_model
-
-    text = arguments.throughput_target
-    target = None if text is None else Target.parse(text)
-    directory = find_model(arguments.directory)
-    say(f"timing {directory}")
-    if arguments.search is not None:
-        aim_as(directory, arguments.search)
-    found = verify(
-        directory,
-        target,
-        device=arguments.device,
-        batch_size=arguments.batch_size,
-        dtype=arguments.dtype,
-        runtime=arguments.runtime,
-        thread_count=arguments.threads,
-        seconds=arguments.seconds,
-    )
-    scored: JsonObject = {}
-    if arguments.data is not None:
-        scored = score(directory, arguments.data, device=arguments.device)
-    if arguments.json:
-        print_json({**found.to_json(), **scored, "directory": str(directory)})
-    else:
-        print("\n".join([*found.lines(), *_accuracies(scored)]))
-    return exit_code(found.verdict)
-
-
-def _accuracies(scored: JsonObject) -> list[str]:
-    if not scored:
-        return []
-    from vitresnas.data.by_class import told_worst_first
-
-    test, names, counts = (scored[name] for name in ("test", "class_names", "test_images"))
-    rows = [
-        ("test", f"accuracy {test['accuracy']:.4f} of {sum(counts)} images"),
-        ("by class", told_worst_first(names, test["accuracy_by_class"], counts)),
-    ]
-    return rows_of(rows)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
