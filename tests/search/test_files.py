@@ -9,7 +9,6 @@ import pytest
 from vitresnas import cache
 from vitresnas.errors import FileFormatError, MismatchError
 from vitresnas.latency import Measurement
-from vitresnas.progress import Progress
 from vitresnas.search import Evolution, Finalist, Speed, search
 from vitresnas.search.picture import draw
 from vitresnas.search.settings import check_folder, claim_folder
@@ -67,15 +66,6 @@ def test_the_picture_is_drawn_with_and_without_a_measured_winner(
     draw(replace(found, target=target, best=best), tmp_path / "search.png")
     assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["search.png"]
-
-
-def test_progress_lines_count_only_the_work_done_now(capsys):
-    now = [0.0]
-    with Progress("scoring", 100, unit="candidates", clock=lambda: now[0]) as progress:
-        progress(40)  # replayed from a log, at once
-        now[0] = 10.0
-        progress(50)
-    assert "50 of at most 100 candidates, about 50 s left" in capsys.readouterr().err
 
 
 @pytest.fixture
