@@ -46,7 +46,8 @@ class Progress:
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and not self._silent:
             self._bar = _bar()
-            self._bar.add_task(self._name, total=self._total, completed=self._done, words="")
+            task = self._bar.add_task(self._name, total=self._total, words="")
+            self._bar.update(task, completed=self._done)
             self._bar.start()
         return self
 
