@@ -79,8 +79,7 @@ def _parser() -> Parser:
         "--unreadable-share",
         type=float,
         default=OWN_IMAGES_UNREADABLE,
-        help="share of a split that may be left out as unreadable "
-        f"({OWN_IMAGES_UNREADABLE:g})",
+        help=f"share of a split that may be left out as unreadable ({OWN_IMAGES_UNREADABLE:g})",
     )
     add("--out", type=Path, default=Path("runs/quickstart"), help="folder (runs/quickstart)")
     add("--plan-only", action="store_true", help="only print and save the plan")

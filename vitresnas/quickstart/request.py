@@ -32,7 +32,9 @@ class Request:
         Target.parse(self.target)
         TableRequest(dtype=self.dtype, runtime=self.runtime)  # refuses what cannot be timed
         if not 0 < self.hours < 10_000:
-            raise InputError(f"hours is {self.hours:g}: use a number above 0 and below 10,000, as in 0.5")
+            raise InputError(
+                f"hours is {self.hours:g}: use a number above 0 and below 10,000, as in 0.5"
+            )
         if not 0 <= self.unreadable_share < 1:
             raise InputError(f"unreadable_share is {self.unreadable_share:g}: use 0 to below 1")
         if self.space is not None and self.image_size is not None:
