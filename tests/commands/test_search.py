@@ -152,7 +152,14 @@ def test_ctrl_c_and_kill_9_continue_to_the_same_history(searched, search_kit, tm
     out = tmp_path / "broken"
     command, log = search_command(search_kit, out), out / "evaluations.jsonl"
 
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background are deaf to Ctrl-C, and so would be what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for_lines(log, 80, process)
     process.send_signal(signal.SIGINT)
     printed = process.communicate()
