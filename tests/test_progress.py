@@ -44,6 +44,13 @@ def test_lines_come_every_few_seconds_and_always_where_that_is_asked(capsys, clo
     ]
 
 
+def test_less_than_a_second_is_not_worth_a_word(capsys, clock):
+    with Progress("operations", clock=clock) as progress:
+        clock.now = 10.0
+        progress(0.99)
+    assert capsys.readouterr().err == "operations: 99%\n"
+
+
 def test_one_of_several_processes_speaks(capsys, clock):
     with Progress("training", silent=True, clock=clock) as progress:
         clock.now = 100.0

@@ -92,7 +92,7 @@ class Progress:
         if left <= 1e-6 * self._total or self._done <= self._before:
             return ""
         seconds = left * (now - self._began) / (self._done - self._before)
-        return f", about {duration(seconds)} left"
+        return f", about {duration(seconds)} left" if seconds >= 1 else ""
 
 
 def _bar() -> Bar:

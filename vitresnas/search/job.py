@@ -34,6 +34,7 @@ from vitresnas.search.strategies import check_strategy, create_strategy
 from vitresnas.search.strategy import Strategy
 from vitresnas.search.timing import SECONDS
 from vitresnas.space import SearchSpace, load_space
+from vitresnas.supernet.directory import refuse_other_data, refuse_other_space
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ class Job:
 def create_job(request: SearchRequest) -> Job:
     """Load the data, find or measure the table, and refuse a target that nothing reaches.
 
-    Raises InputError, DataError, MismatchError (a table of something else), UnreachableTarget.
+    Raises InputError, DataError, MismatchError (a table or a super-network of something else),
+    UnreachableTarget.
     """
     check_strategy(request.strategy, request.objectives)
     refuse_twice(request.constraints)
@@ -155,6 +157,9 @@ def create_job(request: SearchRequest) -> Job:
         data = load_data(request.data, image_size=space.image_size, unreadable_share=allowed)
         space = space.with_data(classes=len(data.class_names))
     find_lean(space, request.constraints, None)  # refuses a bound that no network keeps
+    if request.supernet is not None:
+        refuse_other_space(request.supernet, space)  # now, not after minutes of measuring
+        refuse_other_data(request.supernet, data.name, data.id)
     models = find_models(request.compare)
     if notice := misfit(models, space.image_size, space.classes):
         say(notice)

@@ -14,6 +14,7 @@ from vitresnas.errors import InputError
 from vitresnas.files import JsonObject, storage_errors
 from vitresnas.latency.compared import ExistingModel
 from vitresnas.latency.cores import threads
+from vitresnas.latency.request import resolve_device
 from vitresnas.progress import Progress
 from vitresnas.search.candidate import Candidate, Finalist
 from vitresnas.search.check import check
@@ -39,7 +40,7 @@ from vitresnas.search.strategies import check_strategy
 from vitresnas.search.timing import extracted_timer, remembered
 from vitresnas.search.workers import Workers
 from vitresnas.supernet import Supernet
-from vitresnas.supernet.directory import load_supernet, refuse_other_data
+from vitresnas.supernet.directory import load_supernet
 
 TrainingFor = Callable[[str, str | None, str], Training]
 
@@ -62,16 +63,10 @@ def run(
     workers = workers or Workers()
     check_strategy(request.strategy, request.objectives, 1 + len(workers))
     check_folder(request.out, early_settings(request))
+    source = request.supernet or _training(request, training_for)
     job = create_job(request)
-    supernet_path = request.supernet
-    if supernet_path is None:
-        if training_for is None:
-            raise InputError("no super-network is given, nor how to train one: name its folder")
-        with phase(job.seconds, "supernet"):
-            training = training_for(request.space, request.data, job.device)
-            supernet_path = prepare_supernet(training, job.space, job.data.id, job.device)
+    supernet_path = _at_hand(job, source)
     supernet = load_supernet(supernet_path, space=job.space, device=job.device)
-    refuse_other_data(supernet_path, job.data.name, job.data.id)
     context = scores_depend_on(job.space, job.data, supernet_path)
     settings = settings_of(job, context)
     with storage_errors(request.out):
@@ -95,6 +90,21 @@ def run(
                     result, request.finetune.top, tune, supernet_path, job.data, folder, job.device
                 )
         return write_result(job, supernet, result)
+
+
+def _training(request: SearchRequest, training_for: TrainingFor | None) -> Training:
+    """Asked for before anything is measured: where no recipe fits, that is told at once."""
+    if training_for is None:
+        raise InputError("no super-network is given, nor how to train one: name its folder")
+    return training_for(request.space, request.data, resolve_device(request.device))
+
+
+def _at_hand(job: Job, source: Path | Training) -> Path:
+    """The super-network's folder; trained now where there is none."""
+    if isinstance(source, Path):
+        return source
+    with phase(job.seconds, "supernet"):
+        return prepare_supernet(source, job.space, job.data.id, job.device)
 
 
 def _session(

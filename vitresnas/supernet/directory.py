@@ -47,21 +47,10 @@ def load_supernet(
     Raises InputError where there is none, MismatchError where its space is not `space`,
     FileFormatError for damaged files.
     """
-    directory = Path(path)
-    if not (directory / SPACE).exists():
-        raise InputError(
-            f"{directory} holds no finished super-network (no {SPACE}): train one with "
-            "`vitresnas train --recipe digits-supernet --out DIR`, or repeat the command that "
-            "was interrupted"
-        )
-    found = SearchSpace.load(directory / SPACE)
-    if space is not None and found.id != space.id:
-        raise MismatchError(
-            f"the super-network in {directory} is of the space {found.name} ({found.id}, "
-            f"{found.image_size} pixels, {found.classes} classes), not {space.name} ({space.id}, "
-            f"{space.image_size} pixels, {space.classes} classes): give one of that space"
-        )
-    weights = directory / WEIGHTS
+    found = read_space(path)
+    if space is not None:
+        refuse_other_space(path, space)
+    weights = Path(path) / WEIGHTS
     try:
         state = from_bytes(weights.read_bytes(), weights)
     except OSError as error:
@@ -74,9 +63,31 @@ def load_supernet(
     return supernet.to(device).eval()
 
 
+def read_space(path: str | Path) -> SearchSpace:
+    """The space of a super-network. Raises InputError where there is none, FileFormatError."""
+    if not (Path(path) / SPACE).exists():
+        raise InputError(
+            f"{path} holds no finished super-network (no {SPACE}): train one with "
+            "`vitresnas train --recipe digits-supernet --out DIR`, or repeat the command that "
+            "was interrupted"
+        )
+    return SearchSpace.load(Path(path) / SPACE)
+
+
 def read_card(path: str | Path) -> JsonObject:
     """How a super-network was trained. Raises FileFormatError."""
     return read_json(Path(path) / CARD, "supernet_card")
+
+
+def refuse_other_space(path: str | Path, space: SearchSpace) -> None:
+    """Raise MismatchError where a super-network is not of this space."""
+    found = read_space(path)
+    if found.id != space.id:
+        raise MismatchError(
+            f"the super-network in {path} is of the space {found.name} ({found.id}, "
+            f"{found.image_size} pixels, {found.classes} classes), not {space.name} ({space.id}, "
+            f"{space.image_size} pixels, {space.classes} classes): give one of that space"
+        )
 
 
 def refuse_other_data(path: str | Path, name: str, identifier: str) -> None:
