@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from vitresnas.cache import locked
@@ -52,7 +52,8 @@ def run(plan: Plan, out: Path) -> QuickstartResult:
         table = _table(plan, out)
         request = _search_request(plan, out)
         if not (out / SUPERNET / "training_run.json").exists():
-            create_job(request)  # an unreachable target is refused before the long training
+            # An unreachable target is refused before the long training.
+            create_job(replace(request, supernet=None))
         device = plan.request.device
         _stage(2, "super-network", plan.schedule.seconds["supernet"], out / SUPERNET / TRAINED)
         supernet = train(plan.recipe(out), out / SUPERNET, device=device)
