@@ -249,26 +249,23 @@ def backward_weight_kernel(
     tl.store(dweight_ptr + at, total, mask=whole)
 
 
-def tile(dtype, rows, aligned):
+def tile(dtype, rows, promised):
     """(BM, BN, BK, warps, stages) of forward and dx for a group of `rows` rows."""
-    if interpreted():
-        return TINY
-    if not aligned:
-        return UNALIGNED_EXACT if dtype == torch.float32 else UNALIGNED
-    if dtype == torch.float32:
-        return EXACT
-    return LARGE if rows >= 8192 else SMALL
+    return _only_tile(dtype, promised) or (LARGE if rows >= 8192 else SMALL)
 
 
-def weight_tile(dtype, converted, aligned):
+def weight_tile(dtype, converted, promised):
     """(BM, BN, BK, warps, stages) of the weight's gradient."""
+    return _only_tile(dtype, promised) or (WEIGHT_CONVERTED if converted else WEIGHT)
+
+
+def _only_tile(dtype, promised):
+    """The tile where there is no choice. promised: rows and segments end at multiples of 16."""
     if interpreted():
         return TINY
-    if not aligned:
-        return UNALIGNED_EXACT if dtype == torch.float32 else UNALIGNED
     if dtype == torch.float32:
-        return EXACT
-    return WEIGHT_CONVERTED if converted else WEIGHT
+        return EXACT if promised else UNALIGNED_EXACT
+    return None if promised else UNALIGNED
 
 
 def chunks_of(rows, outputs, inputs, shape):
@@ -302,8 +299,8 @@ def forward(
     pre = x.new_empty(y.shape if gelu and keep else 0)
     rows = len(x_RK) // groups
     if rows:
-        whole = aligned(inputs, part)
-        bm, bn, bk, warps, stages = tile(x.dtype, rows, whole)
+        promised = aligned(inputs, part)
+        bm, bn, bk, warps, stages = tile(x.dtype, rows, promised)
         with torch.cuda.device_of(x):
             forward_kernel[(triton.cdiv(outputs, bn) * triton.cdiv(rows, bm) * groups,)](
                 x_RK, weight, bias, widths_in.contiguous(), widths_out.contiguous(),
@@ -311,7 +308,7 @@ def forward(
                 bias if scale is None else scale.contiguous(), y, pre if gelu and keep else y,
                 rows, inputs, outputs, part, x_RK.stride(0), max(1, x.shape[1:-1].numel()),
                 segments, gelu, keep, residual is not None, scale is not None,
-                whole, precision(), bm, bn, bk,
+                promised, precision(), bm, bn, bk,
                 num_warps=warps, num_stages=stages,
             )  # fmt: skip
     return y, pre
@@ -325,13 +322,13 @@ def backward(dy, x, weight, widths_in, widths_out, segments, pre, scale):
     groups, part = widths_in.numel(), outputs // segments
     rows, per_image = len(x_RK) // groups, max(1, x.shape[1:-1].numel())
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
-    whole = aligned(inputs, part)
-    shape = weight_tile(x.dtype, scale is not None or dy.dtype != x.dtype, whole)
+    promised = aligned(inputs, part)
+    shape = weight_tile(x.dtype, scale is not None or dy.dtype != x.dtype, promised)
     chunks = chunks_of(rows, outputs, inputs, shape)
     dweight = x.new_empty((chunks, outputs, inputs), dtype=torch.float32)
     dbias = x.new_empty((chunks, outputs), dtype=torch.float32)
     scales = dbias if scale is None else scale.contiguous()
-    flags = (scale is not None, whole, precision())
+    flags = (scale is not None, promised, precision())
     with torch.cuda.device_of(x):
         bm, bn, bk, warps, stages = shape
         grid = triton.cdiv(inputs, bn) * triton.cdiv(outputs, bm) * chunks
@@ -340,7 +337,7 @@ def backward(dy, x, weight, widths_in, widths_out, segments, pre, scale):
             outputs, part, x_RK.stride(0), dy_RN.stride(0), per_image, triton.cdiv(rows, chunks),
             *flags, bm, bn, bk, num_warps=warps, num_stages=stages,
         )  # fmt: skip
-        bm, bn, bk, warps, stages = tile(x.dtype, rows, whole)
+        bm, bn, bk, warps, stages = tile(x.dtype, rows, promised)
         if rows:
             backward_x_kernel[(triton.cdiv(inputs, bn) * triton.cdiv(rows, bm) * groups,)](
                 weight, dy_RN, widths_in, widths_out, scales,
@@ -421,9 +418,9 @@ def _variant(kernel, direction, dtype, shape, wide=(), **constants):
     numbers = ("groups", "rows", "per_image", "rows_per_chunk")
     bm, bn, bk, warps, stages = shape
     constants = {"ALIGNED": True, **constants, "PRECISION": "ieee", "BM": bm, "BN": bn, "BK": bk}
-    promised = "i32:16" if constants["ALIGNED"] else "i32"
+    number = "i32:16" if constants["ALIGNED"] else "i32"
     signature = {
-        name: types.get(name) or ("i32" if name in numbers else promised)
+        name: types.get(name) or ("i32" if name in numbers else number)
         if not name.endswith("_ptr") or name in types
         else "*fp32"
         for name in kernel.arg_names
